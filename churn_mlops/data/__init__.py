@@ -1,0 +1,1 @@
+"""Customer tables: made-up samples, files, checks."""

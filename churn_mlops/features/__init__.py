@@ -1,0 +1,1 @@
+"""From a raw customer table to a numeric matrix."""

@@ -1,0 +1,1 @@
+"""Churn models: fit, evaluate, save, load, predict, train from the command line."""
