@@ -1,0 +1,248 @@
+"""Utilities: the timer changes nothing but the log, and lazy names behave like ordinary ones."""
+
+import asyncio
+import importlib
+import inspect
+import logging
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from churn_mlops.utils import lazy_exports, timing
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def info_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Capture this module's log from INFO on."""
+    caplog.set_level(logging.INFO, logger=__name__)
+
+
+@timing
+def double(x: int, *, times: int = 2) -> int:
+    """Multiply a number."""
+    return x * times
+
+
+@timing
+def fail() -> None:
+    """Raise an error."""
+    raise KeyError("customer 7")
+
+
+@timing
+async def async_double(x: int) -> int:
+    """Multiply a number, after a turn of the event loop."""
+    await asyncio.sleep(0)
+    return x * 2
+
+
+@timing
+async def async_fail() -> None:
+    """Raise an error, after a turn of the event loop."""
+    await asyncio.sleep(0)
+    raise KeyError("customer 7")
+
+
+class Scaler:
+    """A class with each kind of method."""
+
+    factor = 3
+
+    @timing
+    def scale(self, x: int) -> int:
+        """Scale in the instance."""
+        return x * self.factor
+
+    @timing
+    async def async_scale(self, x: int) -> int:
+        """Scale in a coroutine."""
+        return x * self.factor
+
+    @classmethod
+    @timing
+    def of_class(cls, x: int) -> int:
+        """Scale in the class."""
+        return x * cls.factor
+
+    @staticmethod
+    @timing
+    def of_nobody(x: int) -> int:
+        """Scale by itself."""
+        return x * 3
+
+
+def only_line(caplog: pytest.LogCaptureFixture) -> logging.LogRecord:
+    """Hand back the one record that was logged."""
+    (record,) = caplog.records
+    return record
+
+
+# --- timing -----------------------------------------------------------------------------------------------------------
+
+
+def test_timing_logs_name_and_seconds_at_info(caplog: pytest.LogCaptureFixture) -> None:
+    assert double(4, times=3) == 12
+    record = only_line(caplog)
+    assert re.fullmatch(r"double took \d+\.\d{3} s", record.getMessage())
+    assert record.levelno == logging.INFO
+
+
+def test_timing_logs_to_the_logger_of_the_functions_module(caplog: pytest.LogCaptureFixture) -> None:
+    double(4)
+    assert only_line(caplog).name == double.__module__ == __name__
+
+
+def test_timing_keeps_name_docstring_signature_and_annotations() -> None:
+    assert (double.__name__, double.__doc__) == ("double", "Multiply a number.")
+    assert str(inspect.signature(double)) == "(x: int, *, times: int = 2) -> int"
+    assert inspect.get_annotations(double) == {"x": int, "times": int, "return": int}
+
+
+@pytest.mark.parametrize("call", [Scaler().scale, Scaler.of_class, Scaler.of_nobody])
+def test_timing_works_on_methods(call: object, caplog: pytest.LogCaptureFixture) -> None:
+    assert callable(call)
+    assert call(5) == 15
+    assert only_line(caplog).getMessage().startswith(f"Scaler.{call.__name__} took ")
+
+
+def test_timing_keeps_a_coroutine_function_one() -> None:
+    assert inspect.iscoroutinefunction(async_double)
+    assert inspect.iscoroutinefunction(Scaler().async_scale)
+
+
+def test_timing_logs_a_coroutine_once_its_result_is_there(caplog: pytest.LogCaptureFixture) -> None:
+    coroutine = async_double(4)
+    assert caplog.records == []
+    assert asyncio.run(coroutine) == 8
+    assert only_line(caplog).getMessage().startswith("async_double took ")
+
+
+def test_timing_works_on_async_methods(caplog: pytest.LogCaptureFixture) -> None:
+    assert asyncio.run(Scaler().async_scale(5)) == 15
+    assert only_line(caplog).getMessage().startswith("Scaler.async_scale took ")
+
+
+def test_timing_passes_an_error_on_and_logs_the_call(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(KeyError, match="customer 7"):
+        fail()
+    assert only_line(caplog).getMessage().startswith("fail took ")
+
+
+def test_timing_passes_the_error_of_a_coroutine_on_and_logs_the_call(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(KeyError, match="customer 7"):
+        asyncio.run(async_fail())
+    assert only_line(caplog).getMessage().startswith("async_fail took ")
+
+
+@pytest.mark.parametrize("value", ["7590-VHVEG", 70.35])
+def test_timing_never_logs_arguments(value: object, caplog: pytest.LogCaptureFixture) -> None:
+    timing(lambda customer: customer)(value)
+    assert str(value) not in only_line(caplog).getMessage()
+
+
+def test_timing_hands_a_generator_on_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    @timing
+    def batches() -> Iterator[int]:
+        yield from (1, 2)
+
+    generator = batches()
+    assert inspect.isgenerator(generator)
+    assert list(generator) == [1, 2]
+    assert len(caplog.records) == 1
+
+
+def test_timing_hands_an_async_generator_on_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    @timing
+    async def batches() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    async def collect() -> list[int]:
+        return [batch async for batch in batches()]
+
+    assert asyncio.run(collect()) == [1, 2]
+    assert len(caplog.records) == 1
+
+
+# --- lazy_exports -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """Import a small package with lazy names: a value from a sub-module, and a sub-module."""
+    folder = tmp_path / "lazy_example"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(
+        "from churn_mlops.utils import lazy_exports\n"
+        "names = {'answer': '.values', 'missing': '.values', 'tools': '.tools'}\n"
+        "__getattr__, __dir__, __all__ = lazy_exports(__name__, names)\n"
+    )
+    (folder / "values.py").write_text("answer = [42]\n")
+    (folder / "tools.py").write_text("hammer = 'nail'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("lazy_example")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "lazy_example"]:
+        del sys.modules[name]
+
+
+def test_a_lazy_name_is_imported_on_first_use(package: ModuleType) -> None:
+    assert "lazy_example.values" not in sys.modules
+    assert package.answer == [42]
+    assert "lazy_example.values" in sys.modules
+
+
+def test_a_lazy_name_is_an_ordinary_attribute_after_its_first_use(package: ModuleType) -> None:
+    first = package.answer
+    assert vars(package)["answer"] is first
+
+
+def test_a_lazy_name_works_in_a_from_import(package: ModuleType) -> None:
+    from lazy_example import answer  # type: ignore[import-not-found]
+
+    assert answer is package.answer
+
+
+def test_a_lazy_name_can_be_a_submodule(package: ModuleType) -> None:
+    assert inspect.ismodule(package.tools)
+    assert package.tools.hammer == "nail"
+
+
+def test_dir_lists_lazy_names_without_importing_them(package: ModuleType) -> None:
+    assert {"answer", "tools", "__name__"} <= set(dir(package))
+    assert "lazy_example.values" not in sys.modules
+
+
+def test_all_lists_the_lazy_names(package: ModuleType) -> None:
+    assert package.__all__ == ["answer", "missing", "tools"]
+
+
+def test_an_unknown_name_is_an_attribute_error_like_any_other(package: ModuleType) -> None:
+    with pytest.raises(AttributeError, match=r"^module 'lazy_example' has no attribute 'anwser'$"):
+        _ = package.anwser
+    assert not hasattr(package, "anwser")
+
+
+def test_a_name_that_its_module_lacks_is_an_attribute_error(package: ModuleType) -> None:
+    with pytest.raises(AttributeError, match=r"lazy_example\.values.*missing"):
+        _ = package.missing
+
+
+def test_names_are_not_shared_between_packages() -> None:
+    first, *_ = lazy_exports("json", {"JSONDecoder": ".decoder"})
+    second, *_ = lazy_exports("json", {"JSONEncoder": ".encoder"})
+    assert first("JSONDecoder").__name__ == "JSONDecoder"
+    with pytest.raises(AttributeError):
+        second("JSONDecoder_")
+
+
+def test_importing_the_package_loads_neither_pandas_nor_scikit_learn() -> None:
+    code = "import sys, churn_mlops; print(sorted({'pandas', 'sklearn', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
