@@ -39,7 +39,7 @@ readme: $(VENV)/.with-docs  ## write README.md from nbs/index.ipynb
 	@$(BIN)/python tools/readme.py
 
 lab: $(VENV)/.with-lab  ## open JupyterLab on nbs/; a save leaves a clean notebook
-	@$(JUPYTER_ENV) $(BIN)/nbdev-trust --force_all
+	@$(JUPYTER_ENV) $(BIN)/nbdev-trust --force-all
 	@$(JUPYTER_ENV) $(BIN)/jupyter-lab --config=tools/jupyter_lab_config.py $(ARGS)
 
 serve: $(VENV)/.with-api  ## answer over HTTP with MODEL=models/churn-model.zip

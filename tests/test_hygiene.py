@@ -145,6 +145,44 @@ def test_site_check_sees_broken_links(tmp_path: Path, monkeypatch: pytest.Monkey
     ]
 
 
+def test_site_turns_numpydoc_sections_into_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    shown = """[source](/blob/main/x.py#L1){target="_blank"}
+
+### f
+
+```python
+def f(
+    a:int | None, # How many.
+)->pandas.core.frame.DataFrame: # What is left,
+in order.
+```
+
+*Do it.*
+
+Parameters
+----------
+a : int | None
+    How many
+    of them.
+
+Raises
+------
+ValueError
+    If `a` is negative.
+"""
+    lines = importlib.import_module("reference").reference(shown).splitlines()
+    assert [line for line in lines if line][:5] == [
+        "### f",
+        "```python",
+        "def f(",
+        "    a: int | None,",
+        ") -> DataFrame:",
+    ]
+    assert r"| `a` | `int \| None` | How many of them. |" in lines
+    assert "| `ValueError` | If `a` is negative. |" in lines
+
+
 def test_imports_run_downward_only() -> None:
     run("lint-imports", "--no-cache", cwd=ROOT)
 

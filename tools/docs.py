@@ -1,5 +1,6 @@
 """Build the documentation site into _docs/ with nbdev and smalldocs, for machines without Quarto."""
 
+import json
 import os
 import shutil
 import sys
@@ -11,6 +12,7 @@ from nbdev.config import get_config
 from nbdev.doclinks import _build_modidx
 from nbdev.quarto import nbdev_sidebar, refresh_quarto_yml
 from nbdev.serve import proc_nbs
+from reference import reference
 from smalldocs.site import build
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,6 +53,19 @@ def broken_links(site: Path) -> list[str]:
     return sorted(set(broken))
 
 
+def write_reference(cache: Path) -> None:
+    """Rewrite what nbdev displayed for each function and class in the processed notebooks."""
+    for path in cache.rglob("*.ipynb"):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        for cell in notebook["cells"]:
+            if "show_doc(" in "".join(cell["source"]):
+                for output in cell.get("outputs", []):
+                    data = output.get("data", {})
+                    if "text/markdown" in data:
+                        data["text/markdown"] = reference("".join(data["text/markdown"]))
+        path.write_text(json.dumps(notebook), encoding="utf-8")
+
+
 def main() -> None:
     """Build the site; leave the previous one in place when a link is broken."""
     os.chdir(ROOT)
@@ -58,6 +73,7 @@ def main() -> None:
     _build_modidx()
     nbdev_sidebar.__wrapped__()
     cache = proc_nbs(force=True)
+    write_reference(cache)
     made = build(cache, quiet=True)
     broken = [note for note in made.warnings if "broken link" in note] + broken_links(made.out)
     if broken:
