@@ -79,6 +79,12 @@ def pytest_make_collect_report() -> Iterator[None]:
     return report
 
 
+@pytest.fixture
+def array_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let scikit-learn run its array API check, which it skips without this variable."""
+    monkeypatch.setenv("SCIPY_ARRAY_API", "1")
+
+
 @pytest.fixture(scope="session")
 def telco() -> Path:
     """Give the path of the Telco customer file: 7,043 real-looking customers of a telephone company."""
