@@ -1,0 +1,71 @@
+# Every target works on a fresh clone: Python >= 3.11 with venv, git and make are enough.
+#   make train DATA=customers.csv TARGET=Churn ID=customerID      make test ARGS="-k settings"
+# Another interpreter: make test PYTHON=python3.13
+
+PYTHON ?= python3
+MODEL  ?= models/churn-model.zip
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+JUPYTER_ENV := JUPYTER_CONFIG_DIR=$(CURDIR)/$(VENV)/jupyter/config JUPYTER_DATA_DIR=$(CURDIR)/$(VENV)/jupyter/data \
+	JUPYTER_RUNTIME_DIR=$(CURDIR)/$(VENV)/jupyter/runtime JUPYTERLAB_SETTINGS_DIR=$(CURDIR)/$(VENV)/jupyter/settings \
+	JUPYTERLAB_WORKSPACES_DIR=$(CURDIR)/$(VENV)/jupyter/workspaces
+
+# What another environment leaves behind must not reach this one.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help train test docs docs-serve readme lab serve export build clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+train: $(VENV)/.with-base  ## train on sample data, or on DATA=file.csv TARGET=column ID=column
+	@$(BIN)/churn-train $(if $(DATA),"$(DATA)") $(if $(TARGET),--target "$(TARGET)") $(if $(ID),--id-column "$(ID)") $(ARGS)
+	@echo
+	@echo 'Next: "make serve" answers over HTTP; ". $(BIN)/activate" puts churn-train and churn-serve on your PATH.'
+
+test: $(VENV)/.with-dev  ## run everything: notebooks, tests, ruff, mypy, layers, hygiene, packaging, site
+	@$(BIN)/python -m pytest $(ARGS)
+
+docs: $(VENV)/.with-docs  ## build the site into _docs/
+	@if command -v quarto >/dev/null; then $(BIN)/nbdev-docs; else $(BIN)/python tools/docs.py; fi
+
+docs-serve: docs  ## build the site and show it on http://127.0.0.1:8001
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _docs 8001
+
+readme: $(VENV)/.with-docs  ## write README.md from nbs/index.ipynb
+	@$(BIN)/python tools/readme.py
+
+lab: $(VENV)/.with-lab  ## open JupyterLab on nbs/; a save leaves a clean notebook
+	@$(JUPYTER_ENV) $(BIN)/nbdev-trust --force-all
+	@$(JUPYTER_ENV) $(BIN)/jupyter-lab --config=tools/jupyter_lab_config.py $(ARGS)
+
+serve: $(VENV)/.with-api  ## answer over HTTP with MODEL=models/churn-model.zip
+	@$(BIN)/churn-serve "$(MODEL)" $(ARGS)
+
+export: $(VENV)/.with-docs  ## write churn_mlops/ from the notebooks, and clean them
+	@$(BIN)/nbdev-export && $(BIN)/nbdev-clean
+
+build: $(VENV)/.with-dev  ## build and check the sdist and the wheel in dist/
+	@rm -rf build dist
+	@$(BIN)/python -m build
+	@$(BIN)/twine check --strict dist/*
+
+clean:  ## remove everything that a target of this file made, except models
+	@rm -rf $(VENV) build dist _docs _proc *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python " + sys.version.split()[0] + \
+		" is too old: name one from 3.11 on, for instance: make PYTHON=python3.13 $(MAKECMDGOALS)")'
+	@echo "Making $(VENV) ..."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+# One stamp for each set of extras, so that a second call installs nothing; dev holds all the others.
+$(VENV)/.with-%: $(VENV)/.made pyproject.toml constraints.txt
+	@echo "Installing churn_mlops ($*) into $(VENV) ..."
+	@$(PIP) -e "$(if $(filter base,$*),.,.[$*])"
+	@touch $(if $(filter dev,$*),$(addprefix $(VENV)/.with-,base api docs lab)) $@

@@ -1,0 +1,108 @@
+"""What every test shares: notebooks as tests, no silent skips, the Telco file, a clean copy of the repository."""
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent
+IN_CI = os.environ.get("CI") == "true"
+
+
+class Notebook(pytest.File):
+    """A notebook under nbs/: one test that runs it from top to bottom."""
+
+    def collect(self) -> Iterator["NotebookRun"]:
+        yield NotebookRun.from_parent(self, name="run all cells")
+
+
+class NotebookRun(pytest.Item):
+    """Run the cells as `nbdev-test` does, honouring `#| eval: false` and the project's test flags."""
+
+    def runtest(self) -> None:
+        from nbdev.config import get_config
+        from nbdev.test import test_nb
+
+        root_log = logging.getLogger()
+        before = signal.getsignal(signal.SIGINT), dict(os.environ), Path.cwd(), list(sys.path), root_log.level
+        handlers = list(root_log.handlers)
+        try:
+            passed, _ = test_nb(self.path, skip_flags=str(get_config(ROOT).tst_flags).split())
+        finally:  # a notebook may set up logging, folders and variables as it likes; the next test sees none of it
+            interrupt, environment, folder, sys.path[:], root_log.level = before
+            root_log.handlers[:] = handlers
+            signal.signal(signal.SIGINT, interrupt)
+            os.environ.clear()
+            os.environ.update(environment)
+            os.chdir(folder)
+        if not passed:
+            pytest.fail("a cell raised: see the traceback in the captured stderr", pytrace=False)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        return self.path, 0, str(self.path.relative_to(ROOT))
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> Notebook | None:
+    """Collect the notebooks under nbs/."""
+    hidden = any(part.startswith((".", "_")) for part in file_path.relative_to(ROOT).parts)
+    if file_path.suffix == ".ipynb" and (ROOT / "nbs") in file_path.parents and not hidden:
+        return Notebook.from_parent(parent, path=file_path)
+    return None
+
+
+def _no_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Turn a skip into a failure where everything is supposed to run."""
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which CI=true does not allow: {report.longrepr}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """Apply the rule to tests."""
+    report = yield
+    _no_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    """Apply the rule to modules that skip themselves while they are collected."""
+    report = yield
+    _no_skip(report)
+    return report
+
+
+@pytest.fixture
+def array_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let scikit-learn run its array API check, which it skips without this variable."""
+    monkeypatch.setenv("SCIPY_ARRAY_API", "1")
+
+
+@pytest.fixture(scope="session")
+def telco() -> Path:
+    """Give the path of the Telco customer file: 7,043 real-looking customers of a telephone company."""
+    path = Path(os.environ.get("CHURN_TELCO_CSV") or ROOT.parent / "shared" / "data" / "telco.csv")
+    if not path.is_file():
+        pytest.skip(f"no Telco file at {path}; CHURN_TELCO_CSV names another place")
+    return path
+
+
+@pytest.fixture(scope="session")
+def clean_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copy what git would commit to a folder of its own, so that a test may build there."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    copy = tmp_path_factory.mktemp("clean") / "churn_mlops"
+    for name in filter(None, names):
+        source = ROOT / name
+        if source.is_symlink() or source.is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, copy / name, follow_symlinks=False)
+    return copy

@@ -1,0 +1,209 @@
+"""What must hold in the repository itself: notebooks and package in step, checks clean, site and README whole."""
+
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+NAMES = [path.relative_to(ROOT / "nbs").as_posix() for path in NOTEBOOKS]
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> str:
+    """Run a command with the scripts of this environment in reach; fail with what it printed."""
+    scripts = sysconfig.get_path("scripts")
+    env = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(cwd), **environment}
+    env.pop("IN_TEST", None)
+    done = subprocess.run(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, f"{' '.join(map(str, command))} exited with {done.returncode}\n{done.stdout}"
+    return done.stdout
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Read every file that the project keeps in a folder."""
+    made = {"__pycache__", ".last_checked", "nbdev.yml", "_proc", "_docs"}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and made.isdisjoint(path.parts)
+    }
+
+
+def assert_same(before: dict[str, bytes], after: dict[str, bytes], command: str) -> None:
+    """Fail with the names of the files that a command changed."""
+    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    assert not changed, f"{command} changes {', '.join(changed)}: run it, look at the difference and commit it"
+
+
+def cells(notebook: Path) -> list[dict]:
+    """Read the cells of a notebook."""
+    return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+
+
+def default_exp(notebook: Path) -> str | None:
+    """Read the module that a notebook exports to."""
+    source = "\n".join("".join(cell["source"]) for cell in cells(notebook) if cell["cell_type"] == "code")
+    found = re.findall(r"^#\|\s*default_exp\s+(\S+)", source, re.MULTILINE)
+    assert len(found) <= 1, f"{notebook.name} names more than one module: {found}"
+    return found[0] if found else None
+
+
+@pytest.fixture
+def copy(clean_copy: Path, tmp_path: Path) -> Path:
+    """Give a copy of the repository that a test may change."""
+    return shutil.copytree(clean_copy, tmp_path / "churn_mlops", symlinks=True)
+
+
+def test_export_leaves_no_diff(copy: Path) -> None:
+    before = contents(copy)
+    run("nbdev-export", cwd=copy)
+    assert_same(before, contents(copy), "nbdev-export")
+
+
+def test_clean_leaves_no_diff(copy: Path) -> None:
+    before = contents(copy)
+    run("nbdev-clean", cwd=copy, JUPYTER_DATA_DIR=str(copy.parent / "jupyter"))
+    assert_same(before, contents(copy), "nbdev-clean")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebook_exports_to_the_module_of_its_path(name: str) -> None:
+    module = default_exp(ROOT / "nbs" / name)
+    exports_nothing = name == "index.ipynb" or name.startswith("tutorials/")
+    assert module == (None if exports_nothing else name.removesuffix(".ipynb").replace("/", "."))
+
+
+def test_no_two_notebooks_export_to_one_module() -> None:
+    modules = Counter(default_exp(notebook) for notebook in NOTEBOOKS)
+    assert [module for module, count in modules.items() if module and count > 1] == []
+
+
+def test_every_module_comes_from_a_notebook() -> None:
+    package = ROOT / "churn_mlops"
+    modules = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if path.name[0] != "_"}
+    assert modules <= {name.replace(".ipynb", ".py") for name in NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebook_holds_no_error(name: str) -> None:
+    outputs = [out for cell in cells(ROOT / "nbs" / name) for out in cell.get("outputs", [])]
+    assert [out["ename"] for out in outputs if out["output_type"] == "error"] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebook_opens_with_title_and_subtitle(name: str) -> None:
+    first = next("".join(cell["source"]) for cell in cells(ROOT / "nbs" / name) if cell["cell_type"] == "markdown")
+    assert re.match(r"# \S.*\n+> \S", first), f"{name} opens with {first.splitlines()[0]!r}"
+
+
+def test_sidebar_lists_every_notebook_once() -> None:
+    def hrefs(items: list) -> list[str]:
+        return [
+            href
+            for item in items
+            for href in (
+                [item] if isinstance(item, str) else hrefs(item["contents"]) if "contents" in item else [item["href"]]
+            )
+        ]
+
+    site = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
+    assert sorted(hrefs(site["website"]["sidebar"]["contents"])) == sorted(NAMES)
+
+
+def test_readme_is_what_the_index_notebook_makes(tmp_path: Path) -> None:
+    run(sys.executable, "tools/readme.py", tmp_path / "README.md", cwd=ROOT)
+    made = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == made, "README.md is out of date: run `make readme`"
+
+
+def test_site_builds_without_a_broken_link(copy: Path) -> None:
+    run(sys.executable, "tools/docs.py", cwd=copy)
+    pages = {path.relative_to(copy / "_docs").as_posix() for path in (copy / "_docs").rglob("*.html")}
+    assert {name.replace(".ipynb", ".html") for name in NAMES} <= pages
+
+
+def test_site_check_sees_broken_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    docs = importlib.import_module("docs")
+    (tmp_path / "here.html").write_text('<p id="top"><a href="here.html#top">fine</a><a href="#gone">x</a></p>')
+    (tmp_path / "other.html").write_text('<img src="missing.png"><a href="here.html#nowhere">x</a>')
+    assert docs.broken_links(tmp_path) == [
+        "here.html: broken link #gone",
+        "other.html: broken link here.html#nowhere",
+        "other.html: broken link missing.png",
+    ]
+
+
+def test_site_turns_numpydoc_sections_into_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    shown = """[source](/blob/main/x.py#L1){target="_blank"}
+
+### f
+
+```python
+def f(
+    a:int | None, # How many.
+)->pandas.core.frame.DataFrame: # What is left,
+in order.
+```
+
+*Do it.*
+
+Parameters
+----------
+a : int | None
+    How many
+    of them.
+
+Raises
+------
+ValueError
+    If `a` is negative.
+"""
+    lines = importlib.import_module("reference").reference(shown).splitlines()
+    assert [line for line in lines if line][:5] == [
+        "### f",
+        "```python",
+        "def f(",
+        "    a: int | None,",
+        ") -> DataFrame:",
+    ]
+    assert r"| `a` | `int \| None` | How many of them. |" in lines
+    assert "| `ValueError` | If `a` is negative. |" in lines
+
+
+def test_imports_run_downward_only() -> None:
+    run("lint-imports", "--no-cache", cwd=ROOT)
+
+
+def test_every_subpackage_has_a_layer() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = project["tool"]["importlinter"]["contracts"]
+    layers = {name for contract in contracts for layer in contract["layers"] for name in re.split(r"[ |:]+", layer)}
+    package = ROOT / "churn_mlops"
+    parts = [path.name for path in package.iterdir() if (path / "__init__.py").is_file()]
+    parts += [path.stem for path in package.glob("*.py") if path.name[0] != "_"]
+    assert {f"churn_mlops.{part}" for part in parts} <= layers
+
+
+def test_ruff_finds_nothing() -> None:
+    run("ruff", "check", cwd=ROOT)
+
+
+def test_ruff_would_format_nothing() -> None:
+    run("ruff", "format", "--check", cwd=ROOT)
+
+
+def test_types_are_strict() -> None:
+    run("mypy", cwd=ROOT)

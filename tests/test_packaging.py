@@ -1,0 +1,149 @@
+"""What leaves the repository: a wheel with the whole package and nothing else, which works without the repository."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+API_HINT = 'pip install "churn_mlops[api]"'
+
+
+@dataclass
+class Installed:
+    """A virtual environment with the wheel in it, and an empty folder outside the repository to work in."""
+
+    scripts: Path
+    folder: Path
+
+    def run(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run one of the environment's programs, away from the repository."""
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "CHURN", "MODEL"))}
+        return subprocess.run(
+            [self.scripts / command, *arguments], cwd=self.folder, env=env, capture_output=True, text=True
+        )
+
+    def python(self, code: str) -> str:
+        """Run code; fail with its traceback."""
+        done = self.run("python", "-c", code)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def dist(clean_copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the sdist, and the wheel from the sdist, as `make build` does."""
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--outdir", str(folder), str(clean_copy)]
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(dist: Path) -> Path:
+    """Give the path of the wheel."""
+    return next(dist.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def wheel_names(wheel: Path) -> set[str]:
+    """List the files in the wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """Install the wheel with its base dependencies, and none of the extras, into a new virtual environment."""
+    home = tmp_path_factory.mktemp("installed")
+    venv.create(home / "venv", with_pip=True)
+    scripts = home / "venv" / ("Scripts" if os.name == "nt" else "bin")
+    (home / "work").mkdir()
+    environment = Installed(scripts, home / "work")
+    pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    done = environment.run("python", *pip, "-c", str(ROOT / "constraints.txt"), str(wheel))
+    assert done.returncode == 0, done.stderr
+    return environment
+
+
+def test_wheel_holds_every_module(wheel_names: set[str]) -> None:
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "churn_mlops").rglob("*.py")}
+    assert modules <= wheel_names
+
+
+def test_wheel_holds_the_type_marker(wheel_names: set[str]) -> None:
+    assert "churn_mlops/py.typed" in wheel_names
+
+
+def test_wheel_holds_nothing_but_the_package(wheel_names: set[str]) -> None:
+    others = {name for name in wheel_names if not name.startswith("churn_mlops/") and ".dist-info/" not in name}
+    assert not others
+    assert {Path(name).suffix for name in wheel_names if name.startswith("churn_mlops/")} <= {".py", ".typed"}
+
+
+def test_sdist_holds_the_notebooks(dist: Path) -> None:
+    with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "nbs").rglob("*.ipynb")} - names == set()
+
+
+def test_base_install_brings_no_server_and_no_notebook_tools(installed: Installed) -> None:
+    code = "from importlib.metadata import distributions; print(*[d.metadata['Name'].lower() for d in distributions()])"
+    names = set(installed.python(code).split())
+    assert names & {"fastapi", "uvicorn", "nbdev", "jupyterlab", "ipython", "matplotlib", "pyarrow"} == set()
+
+
+def test_version_is_the_same_everywhere(installed: Installed, wheel: Path) -> None:
+    code = "import churn_mlops, importlib.metadata as m; print(churn_mlops.__version__, m.version('churn_mlops'))"
+    assert installed.python(code).split() == [wheel.name.split("-")[1]] * 2
+
+
+def test_installed_modules_import_or_name_the_extra(installed: Installed) -> None:
+    code = """
+import importlib, json, pkgutil, churn_mlops
+answers = {}
+for module in pkgutil.walk_packages(churn_mlops.__path__, "churn_mlops."):
+    try:
+        importlib.import_module(module.name)
+    except ImportError as error:
+        answers[module.name] = str(error)
+    else:
+        answers[module.name] = "imported"
+print(json.dumps(answers))
+"""
+    answers = json.loads(installed.python(code))
+    base = {name: answer for name, answer in answers.items() if not name.startswith("churn_mlops.serving.")}
+    assert {name: answer for name, answer in base.items() if answer != "imported"} == {}
+    serving = {name: answer for name, answer in answers.items() if name.startswith("churn_mlops.serving.")}
+    assert {name: answer for name, answer in serving.items() if answer != "imported" and API_HINT not in answer} == {}
+    assert API_HINT in serving["churn_mlops.serving.app"]
+
+
+def test_churn_serve_without_the_extra_says_what_to_install(installed: Installed) -> None:
+    done = installed.run("churn-serve", "model.zip")
+    assert done.returncode != 0
+    assert API_HINT in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_churn_train_works_after_a_plain_install(installed: Installed) -> None:
+    done = installed.run("churn-train", "--json", "--output", "out/model.zip")
+    assert done.returncode == 0, done.stderr
+    assert isinstance(json.loads(done.stdout), dict)
+    assert (installed.folder / "out" / "model.zip").is_file()
+
+
+def test_import_of_the_package_loads_nothing_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    monkeypatch.chdir(ROOT)
+    loaded = importlib.import_module("import_time").loaded
+    assert loaded("import churn_mlops") == []
