@@ -1,8 +1,8 @@
 """Customer-churn prediction: train, predict and serve from one package."""
 
-from typing import TYPE_CHECKING
+from .lazy import lazy_exports
 
-from .utils import lazy_exports
+TYPE_CHECKING = False  # type checkers take it for true; importing typing would cost milliseconds
 
 __version__ = "0.1.0"
 

@@ -13,7 +13,8 @@ from types import ModuleType
 
 import pytest
 
-from churn_mlops.utils import lazy_exports, timing
+from churn_mlops.lazy import lazy_exports
+from churn_mlops.utils import timing
 
 ROOT = Path(__file__).parents[1]
 
@@ -180,7 +181,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleT
     folder = tmp_path / "lazy_example"
     folder.mkdir()
     (folder / "__init__.py").write_text(
-        "from churn_mlops.utils import lazy_exports\n"
+        "from churn_mlops.lazy import lazy_exports\n"
         "names = {'answer': '.values', 'missing': '.values', 'tools': '.tools'}\n"
         "__getattr__, __dir__, __all__ = lazy_exports(__name__, names)\n"
     )
