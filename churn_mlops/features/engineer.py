@@ -104,6 +104,8 @@ class FeatureEngineer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  #
         The columns that are not used, each with the reason.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         The names of the raw columns seen in ``fit``, if they have names.
+    raw_names_ : list of str
+        The raw columns seen in ``fit``, ``x0``, ``x1``, … where they had no names.
     n_features_in_ : int
         How many raw columns ``fit`` saw.
     """
@@ -132,7 +134,7 @@ class FeatureEngineer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  #
             raise ValueError(f"max_categories must be at least 1, not {self.max_categories}")
         table = _as_table(X)
         validate_data(self, X=table if isinstance(X, pd.DataFrame) else X, reset=True, skip_check_array=True)
-        self._raw_names = [str(name) for name in table.columns]
+        self.raw_names_ = [str(name) for name in table.columns]
         self.columns_, self.left_out_ = _learn_encoders(self._with_derived(table), self.max_categories)
         for name, reason in self.left_out_.items():
             warnings.warn(f"column {name!r} {reason}; it is left out", stacklevel=2)
@@ -186,14 +188,14 @@ class FeatureEngineer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  #
         """Return the raw columns that ``fit`` saw, or raise as scikit-learn does if they are not there."""
         table = _as_table(X)
         if isinstance(X, pd.DataFrame) and hasattr(self, "feature_names_in_"):
-            seen = [name for name in table.columns if name in self._raw_names]
-            needed = [name for name in self._raw_names if self.derive or name not in self.left_out_]
-            in_order = seen == [name for name in self._raw_names if name in table.columns]
+            seen = [name for name in table.columns if name in self.raw_names_]
+            needed = [name for name in self.raw_names_ if self.derive or name not in self.left_out_]
+            in_order = seen == [name for name in self.raw_names_ if name in table.columns]
             if not in_order or not set(needed) <= set(seen):
                 validate_data(self, X=table, reset=False, skip_check_array=True)
             return table[seen]
         validate_data(self, X=X, reset=False, skip_check_array=True)
-        return table.set_axis(self._raw_names, axis=1)
+        return table.set_axis(self.raw_names_, axis=1)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -1,0 +1,285 @@
+import json
+import pickle
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from churn_mlops.data import generate_sample_data
+from churn_mlops.features import FeatureEngineer
+from churn_mlops.models import ChurnModel, ChurnPredictor, train_model
+from churn_mlops.models.estimators import MODEL_TYPES
+from churn_mlops.models.persistence import ModelFileError
+from churn_mlops.settings import ModelSettings
+
+EXPECTED_FAILURES = {
+    "check_no_attributes_set_in_init": "the algorithm's parameters are flat attributes, so that clone keeps them",
+    "check_do_not_raise_errors_in_init_or_set_params": "a wrong model type or parameter is refused at once, "
+    "since training may be an hour away",
+}
+
+
+@pytest.mark.usefixtures("array_api")
+@parametrize_with_checks(
+    [
+        ChurnModel("random_forest", n_estimators=20, min_samples_leaf=1),
+        ChurnModel("logistic_regression", C=1.0),
+        ChurnModel("hist_gradient_boosting", min_samples_leaf=5, max_iter=20, learning_rate=0.2),
+    ],
+    expected_failed_checks=lambda estimator: EXPECTED_FAILURES,
+)
+def test_scikit_learn_compatibility(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def customers():
+    """Return raw columns and outcome of sample customers."""
+    table = generate_sample_data(600)
+    return table.drop(columns=["customer_id", "churn"]), table["churn"]
+
+
+@pytest.fixture(scope="module")
+def fitted(customers):
+    """Return a fitted forest."""
+    return ChurnModel("random_forest", n_estimators=20).fit(*customers)
+
+
+class TestChurnModel:
+    def test_init_random_forest(self):
+        model = ChurnModel(model_type="random_forest", n_estimators=50)
+        assert model.model_type == "random_forest"
+        assert model.params == {"n_estimators": 50}
+        assert isinstance(model.model, RandomForestClassifier)
+        assert not model._is_fitted
+
+    def test_init_unknown_type(self):
+        with pytest.raises(ValueError, match="Unknown model type: 'xgb'; use one of random_forest"):
+            ChurnModel("xgb")
+
+    def test_init_unknown_parameter(self):
+        with pytest.raises(ValueError, match="Unknown parameter for random_forest: 'n_trees'"):
+            ChurnModel(n_trees=5)
+
+    def test_fit(self, customers):
+        model = ChurnModel("logistic_regression")
+        assert model.fit(*customers) is model
+        assert model._is_fitted
+        assert model.feature_names == list(customers[0].columns)
+
+    def test_predict(self, fitted, customers):
+        predictions = fitted.predict(customers[0])
+        assert predictions.shape == (600,)
+        assert set(predictions) == {0, 1}
+
+    def test_predict_follows_the_probability(self, fitted, customers):
+        churns = fitted.predict_proba(customers[0])[:, 1] >= 0.5
+        np.testing.assert_array_equal(fitted.predict(customers[0]), churns.astype(int))
+
+    def test_predict_before_fit(self, customers):
+        with pytest.raises(NotFittedError, match=r"^ChurnModel must be fitted before prediction$"):
+            ChurnModel().predict(customers[0])
+
+    def test_not_fitted_error_is_a_value_error(self):
+        with pytest.raises(ValueError, match="must be fitted"):
+            ChurnModel().predict_proba(pd.DataFrame({"tenure": [1]}))
+
+    def test_evaluate(self, fitted, customers):
+        metrics = fitted.evaluate(*customers)
+        assert {"accuracy", "precision", "recall", "f1", "roc_auc"} <= set(metrics)
+        assert all(0 <= value <= 1 for value in metrics.values())
+
+    def test_evaluate_labels_that_were_not_in_fit(self, fitted, customers):
+        with pytest.raises(ValueError, match=r"labels \['No', 'Yes'\] were not in fit, which saw \[0, 1\]"):
+            fitted.evaluate(customers[0], customers[1].map({0: "No", 1: "Yes"}))
+
+    @pytest.mark.parametrize("model_type", list(MODEL_TYPES))
+    def test_save_and_load(self, model_type, customers, tmp_path):
+        model = ChurnModel(model_type).fit(*customers)
+        path = model.save(tmp_path / "new" / "folder" / "model.pkl")
+        again = ChurnModel.load(path)
+        np.testing.assert_array_equal(again.predict_proba(customers[0]), model.predict_proba(customers[0]))
+        assert (again.model_type, again.params, again.feature_names) == (model_type, {}, model.feature_names)
+
+    def test_save_before_fit(self, tmp_path):
+        with pytest.raises(NotFittedError, match="must be fitted before it is saved"):
+            ChurnModel().save(tmp_path / "model.zip")
+
+    def test_load_keeps_text_labels(self, customers, tmp_path):
+        labels = customers[1].map({0: "No", 1: "Yes"})
+        model = ChurnModel("logistic_regression").fit(customers[0], labels)
+        again = ChurnModel.load(model.save(tmp_path / "model.zip"))
+        np.testing.assert_array_equal(again.predict(customers[0]), model.predict(customers[0]))
+
+    def test_loaded_model_can_be_fitted_again(self, fitted, customers, tmp_path):
+        again = ChurnModel.load(fitted.save(tmp_path / "model.zip")).fit(*customers)
+        np.testing.assert_array_equal(again.predict_proba(customers[0]), fitted.predict_proba(customers[0]))
+
+    def test_load_missing_file(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            ChurnModel.load(tmp_path / "nowhere.zip")
+
+    def test_pickle_keeps_the_model(self, fitted, customers):
+        again = pickle.loads(pickle.dumps(fitted))
+        np.testing.assert_array_equal(again.predict_proba(customers[0]), fitted.predict_proba(customers[0]))
+
+    def test_repr_shows_type_and_state(self, fitted):
+        assert repr(ChurnModel("logistic_regression")) == "ChurnModel('logistic_regression') [not fitted]"
+        assert repr(fitted) == "ChurnModel('random_forest', n_estimators=20) [fitted]"
+
+    @pytest.mark.parametrize("name", ["params", "model", "_is_fitted"])
+    def test_state_is_read_only(self, fitted, name):
+        with pytest.raises(AttributeError):
+            setattr(fitted, name, None)
+
+    def test_clone_keeps_parameters(self):
+        model = ChurnModel("random_forest", n_estimators=7, feature_engineer=FeatureEngineer(derive=True))
+        copy = clone(model)
+        assert copy.params == {"n_estimators": 7}
+        assert copy.feature_engineer.derive
+
+    def test_set_params_refuses_an_unknown_name_and_changes_nothing(self):
+        model = ChurnModel(n_estimators=7)
+        with pytest.raises(ValueError, match="Unknown parameter for random_forest: 'depth'"):
+            model.set_params(n_estimators=8, depth=3)
+        assert model.params == {"n_estimators": 7}
+
+    def test_grid_search_over_a_parameter_that_was_not_given(self, customers):
+        search = GridSearchCV(ChurnModel("logistic_regression"), {"C": [1e-4, 1.0]}, scoring="roc_auc", cv=3)
+        assert search.fit(*customers).best_params_ == {"C": 1.0}
+
+    def test_cross_val_score(self, customers):
+        scores = cross_val_score(ChurnModel("logistic_regression"), *customers, cv=3, scoring="roc_auc")
+        assert scores.mean() > 0.7
+
+    def test_default_model_is_the_same_each_time(self, customers):
+        first, second = (ChurnModel(n_estimators=5).fit(*customers).predict_proba(customers[0]) for _ in range(2))
+        np.testing.assert_array_equal(first, second)
+
+    @pytest.mark.parametrize(
+        ("labels", "message"),
+        [
+            ([0] * 600, r"holds 1 class \[0\]; a model needs two"),
+            ([0, 1, 2] * 200, "Only binary classification is supported"),
+            ([0.0, 1.0, np.nan] * 200, "the target y has 200 missing values"),
+        ],
+    )
+    def test_fit_refuses_a_target_without_two_classes(self, customers, labels, message):
+        with pytest.raises(ValueError, match=message):
+            ChurnModel().fit(customers[0], labels)
+
+    @pytest.mark.parametrize("change", [{"model_type": "logistic_regression"}, {"n_rows": None}, {"classes": "no"}])
+    def test_load_refuses_a_file_whose_description_does_not_fit(self, fitted, tmp_path, monkeypatch, change):
+        from churn_mlops.models import churn_model
+
+        truth = churn_model._manifest(fitted)
+        if change == {"n_rows": None}:
+            changed = {name: value for name, value in truth.items() if name != "n_rows"}
+        else:
+            changed = truth | change
+        monkeypatch.setattr(churn_model, "_manifest", lambda model: changed)
+        path = fitted.save(tmp_path / "model.zip")
+        with pytest.raises(ModelFileError, match=re.escape(str(path))):
+            ChurnModel.load(path)
+
+
+def test_train_model_returns_the_model_and_its_metrics(customers):
+    X, y = customers
+    model, metrics = train_model(X[:400], y[:400], X[400:], y[400:], "logistic_regression", C=0.5)
+    assert model.params == {"C": 0.5}
+    assert metrics == model.metrics_ == model.evaluate(X[400:], y[400:])
+
+
+def test_every_model_type_is_named_where_the_setting_is_described():
+    description = ModelSettings.model_fields["type"].description
+    assert all(name in description for name in MODEL_TYPES)
+
+
+class TestChurnPredictor:
+    @pytest.fixture(scope="class")
+    def predictor(self, fitted, tmp_path_factory):
+        """Return a predictor for the fitted forest."""
+        return ChurnPredictor(fitted.save(tmp_path_factory.mktemp("models") / "model.zip"))
+
+    @pytest.fixture
+    def customer(self, customers):
+        """Return one customer as JSON would bring it."""
+        return json.loads(customers[0].iloc[0].to_json())
+
+    def test_answer_is_that_of_the_model(self, predictor, fitted, customers, customer):
+        probability = fitted.predict_proba(customers[0].head(1))[0, 1]
+        assert predictor.predict(customer) == {
+            "prediction": int(probability >= 0.5),
+            "will_churn": bool(probability >= 0.5),
+            "churn_probability": probability,
+            "confidence": max(probability, 1 - probability),
+        }
+
+    def test_batch_equals_one_by_one(self, predictor, customers):
+        batch = json.loads(customers[0].head(20).to_json(orient="records"))
+        assert predictor.predict_batch(batch) == [predictor.predict(each) for each in batch]
+
+    def test_empty_batch(self, predictor):
+        assert predictor.predict_batch([]) == []
+
+    def test_answer_is_json(self, predictor, customer):
+        assert json.loads(json.dumps(predictor.predict(customer))) == predictor.predict(customer)
+
+    def test_none_means_missing(self, predictor, customer):
+        assert 0 <= predictor.predict(dict.fromkeys(customer))["churn_probability"] <= 1
+
+    def test_whole_number_is_fine_for_a_float(self, predictor, customer):
+        whole = predictor.predict(customer | {"monthly_charges": 50})
+        assert whole == predictor.predict(customer | {"monthly_charges": 50.0})
+
+    def test_extra_column_is_ignored(self, predictor, customer):
+        assert predictor.predict(customer | {"colour": "green"}) == predictor.predict(customer)
+
+    def test_missing_column_is_named(self, predictor, customer):
+        del customer["tenure"]
+        with pytest.raises(ValueError, match="column 'tenure' is missing"):
+            predictor.predict(customer)
+
+    @pytest.mark.parametrize("value", ["12", True, float("nan"), float("inf"), [1], 10**400])
+    def test_what_is_no_number_is_refused_with_column_and_value(self, predictor, customer, value):
+        with pytest.raises(ValueError, match="column 'tenure'"):
+            predictor.predict(customer | {"tenure": value})
+
+    @pytest.mark.parametrize("value", [3, 1.5, True])
+    def test_what_is_no_text_is_refused(self, predictor, customer, value):
+        with pytest.raises(ValueError, match="column 'contract_type'"):
+            predictor.predict(customer | {"contract_type": value})
+
+    def test_batch_error_says_which_customer(self, predictor, customer):
+        with pytest.raises(ValueError, match="customer 1: column 'tenure'"):
+            predictor.predict_batch([customer, customer | {"tenure": "new"}])
+
+    def test_missing_model_file(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            ChurnPredictor(tmp_path / "nowhere.zip")
+
+    def test_labels_other_than_0_and_1_are_refused(self, customers, tmp_path):
+        model = ChurnModel("logistic_regression").fit(customers[0], customers[1].map({0: "No", 1: "Yes"}))
+        path = model.save(tmp_path / "model.zip")
+        with pytest.raises(ValueError, match=r"labels \['No', 'Yes'\]; a predictor needs 0 and 1"):
+            ChurnPredictor(path)
+
+    def test_dates_booleans_and_odd_column_names(self, tmp_path):
+        n = 40
+        table = pd.DataFrame(
+            {
+                "Signed up": pd.date_range("2020-01-01", periods=n, freq="7D"),
+                "paperless?": [True, False] * (n // 2),
+                "class": range(n),
+            }
+        )
+        model = ChurnModel("logistic_regression").fit(table, [0, 1] * (n // 2))
+        predictor = ChurnPredictor(model.save(tmp_path / "model.zip"))
+        answer = predictor.predict({"Signed up": "2020-01-08", "paperless?": False, "class": 1})
+        assert answer["churn_probability"] == model.predict_proba(table.iloc[[1]])[0, 1]
