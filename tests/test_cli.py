@@ -1,0 +1,201 @@
+"""The command churn-train, in a process of its own as a user runs it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from churn_mlops.data import generate_sample_data
+from churn_mlops.models import ChurnModel, ChurnPredictor
+from churn_mlops.models.train import main
+from churn_mlops.pipelines.training import TrainingPipeline
+from churn_mlops.settings import load_settings
+
+QUICK = ("--model-type", "logistic_regression", "--cv-folds", "0")
+
+
+def churn_train(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command and return what it printed and its exit code."""
+    command = [sys.executable, "-m", "churn_mlops.models.train", *map(str, arguments)]
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("CHURN_", "MODEL_PATH"))}
+    root = str(Path(__file__).resolve().parent.parent)
+    return subprocess.run(
+        command, cwd=cwd, env={**env, "PYTHONPATH": root, **environment}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def customers(tmp_path: Path) -> Path:
+    """Write a file of sample customers whose outcome is Yes or No."""
+    table = generate_sample_data(400)
+    path = tmp_path / "customers.csv"
+    table.assign(churn=table["churn"].map({0: "No", 1: "Yes"})).to_csv(path, index=False)
+    return path
+
+
+class TestTelco:
+    @pytest.mark.parametrize(
+        ("model_type", "floors"),
+        [("logistic_regression", {"roc_auc": 0.835, "accuracy": 0.79}), ("random_forest", {"roc_auc": 0.815})],
+    )
+    def test_figures_on_the_test_split(self, telco, tmp_path, model_type, floors):
+        done = churn_train(
+            *(telco, "--target", "Churn", "--id-column", "customerID", "--json", "--output", "model.zip"),
+            *("--model-type", model_type),
+            cwd=tmp_path,
+        )
+        result = json.loads(done.stdout)
+        assert result["n_test"] == 1_409
+        assert all(result["metrics"][name] >= floor for name, floor in floors.items())
+        assert result["cv_mean"]["roc_auc"] == pytest.approx(result["metrics"]["roc_auc"], abs=0.02)
+
+    def test_model_answers_for_a_customer_without_total_charges(self, telco, tmp_path):
+        done = churn_train(telco, "--target", "Churn", "--id-column", "customerID", *QUICK, cwd=tmp_path)
+        assert done.returncode == 0
+        predictor = ChurnPredictor(tmp_path / "models" / "churn-model.zip")
+        assert "customerID" not in predictor.schema.kinds
+        assert predictor.schema.kinds["TotalCharges"] == "numeric"
+        assert 0 < predictor.predict({**predictor.schema.example, "TotalCharges": None})["churn_probability"] < 1
+
+
+class TestOutput:
+    def test_sample_data_without_any_argument(self, tmp_path):
+        done = churn_train("--cv-folds", "0", cwd=tmp_path)
+        assert done.returncode == 0
+        assert ChurnModel.load(tmp_path / "models" / "churn-model.zip").n_rows_ == 4_000
+        assert "roc_auc" in done.stdout
+        assert f"churn-serve {Path('models', 'churn-model.zip')}" in done.stdout
+
+    def test_json_stands_alone_on_standard_output(self, customers, tmp_path):
+        done = churn_train(customers, *QUICK, "--json", cwd=tmp_path)
+        result = json.loads(done.stdout)
+        assert result["model_path"] == str(Path("models", "churn-model.zip"))
+        assert "Saved to" in done.stderr
+
+    def test_pipe_gets_no_progress(self, customers, tmp_path):
+        done = churn_train(customers, *QUICK, "--id-column", "customer_id", cwd=tmp_path)
+        assert done.stderr == ""
+        assert "\x1b" not in done.stdout
+
+    def test_what_was_noticed_in_the_data_is_said_once(self, customers, tmp_path):
+        done = churn_train(customers, "--model-type", "logistic_regression", cwd=tmp_path)
+        assert done.stdout.count("column 'customer_id'") == 1
+
+    def test_running_the_module_gives_no_runtime_warning(self, tmp_path):
+        assert "RuntimeWarning" not in churn_train("--help", cwd=tmp_path).stderr
+
+
+class TestOptions:
+    def test_param_reaches_the_estimator_as_a_python_value(self, customers, tmp_path):
+        done = churn_train(
+            customers, *QUICK, "--param", "C=0.5", "--param", "solver=liblinear", "--output", "m.zip", cwd=tmp_path
+        )
+        assert done.returncode == 0
+        params = ChurnModel.load(tmp_path / "m.zip").params
+        assert params == {"C": 0.5, "solver": "liblinear", "random_state": 42}
+
+    def test_seed_changes_the_split(self, customers, tmp_path):
+        metrics = [
+            json.loads(churn_train(customers, *QUICK, "--json", "--seed", seed, cwd=tmp_path).stdout)["metrics"]
+            for seed in (1, 1, 2)
+        ]
+        assert metrics[0] == metrics[1] != metrics[2]
+
+    def test_positive_turns_two_other_labels_into_an_outcome(self, customers, tmp_path):
+        table = pd.read_csv(customers)
+        table.assign(churn=table["churn"].map({"Yes": "ended", "No": "running"})).to_csv(customers, index=False)
+        assert "--positive" in churn_train(customers, *QUICK, cwd=tmp_path).stderr
+        done = churn_train(customers, *QUICK, "--positive", "ended", "--json", cwd=tmp_path)
+        assert json.loads(done.stdout)["churn_rate"] == (table["churn"] == "Yes").mean()
+
+    def test_settings_file_is_used_and_an_option_comes_first(self, customers, tmp_path):
+        file = tmp_path / "mine.ini"
+        file.write_text('[model]\ntype = logistic_regression\nparams = {"C": 0.1}\ncv_folds = 0\n')
+        done = churn_train(customers, "--settings", file, "--param", "tol=0.01", "--json", cwd=tmp_path)
+        assert json.loads(done.stdout)["params"] == {"C": 0.1, "tol": 0.01, "random_state": 42}
+
+    def test_params_of_the_file_go_with_its_model_type(self, customers, tmp_path):
+        (tmp_path / "settings.ini").write_text('[model]\ntype = random_forest\nparams = {"n_estimators": 5}\n')
+        assert churn_train(customers, *QUICK, cwd=tmp_path).returncode == 0
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["nowhere.csv"], "no such file: nowhere.csv"),
+            (["."], "folder"),
+            (["customers.csv", "--target", "left"], "Missing required columns: left"),
+            (["customers.csv", "--model-type", "oracle"], "Unknown model type: 'oracle'"),
+            (["customers.csv", "--param", "depth"], "give name=value"),
+            (["customers.csv", "--param", "depth=3"], "Unknown parameter for random_forest: 'depth'"),
+            (["customers.csv", "--param", "n_estimators=-3"], "n_estimators"),
+            (["customers.csv", "--test-size", "1.5"], "test_size"),
+            (["customers.csv", "--settings", "nowhere.ini"], "nowhere.ini"),
+            (["customers.csv", "--target", "contract_type"], "contract_type"),
+        ],
+    )
+    def test_mistake_is_one_line_and_exit_code_2(self, customers, tmp_path, arguments, message):
+        done = churn_train(*arguments, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.count("\n") == 1
+        assert message in done.stderr
+
+    def test_parameter_mistake_is_found_before_the_file_is_read(self, tmp_path):
+        done = churn_train("nowhere.csv", "--param", "depth=3", cwd=tmp_path)
+        assert "Unknown parameter" in done.stderr
+
+    def test_failed_run_leaves_the_previous_model_as_it_was(self, customers, tmp_path):
+        model = tmp_path / "models" / "churn-model.zip"
+        assert churn_train(customers, *QUICK, cwd=tmp_path).returncode == 0
+        before = model.read_bytes()
+        assert churn_train(customers, "--target", "contract_type", cwd=tmp_path).returncode == 2
+        assert model.read_bytes() == before
+
+    def test_interrupt_is_one_line_and_leaves_no_file(self, tmp_path, monkeypatch, capsys):
+        def interrupted(*_: object) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("churn_mlops.models.train.load_customers", interrupted)
+        with pytest.raises(SystemExit, match="130"):
+            main([])
+        assert capsys.readouterr().err == "churn-train: stopped; nothing was changed\n"
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestTrainingPipeline:
+    @pytest.fixture
+    def settings(self, customers, tmp_path):
+        """Return settings for a quick run on the file of customers."""
+        return load_settings(
+            data={"path": customers, "id_column": "customer_id"},
+            model={"type": "logistic_regression", "cv_folds": 0},
+            output={"model_path": tmp_path / "model.zip"},
+        )
+
+    def test_steps_are_in_the_log_in_order(self, settings, caplog):
+        caplog.set_level("INFO", logger="churn_mlops.pipelines.training")
+        TrainingPipeline(settings).run()
+        done = [record.getMessage().split(":")[0] for record in caplog.records if ": done in" in record.getMessage()]
+        assert done == ["load", "validate", "split", "fit", "evaluate", "save"]
+
+    def test_result_is_that_of_the_command(self, settings, customers, tmp_path):
+        result = TrainingPipeline(settings).run().to_dict()
+        command = churn_train(customers, *QUICK, "--id-column", "customer_id", "--json", cwd=tmp_path)
+        same = ("metrics", "n_rows", "n_train", "n_test", "churn_rate", "params", "warnings")
+        assert {name: json.loads(command.stdout)[name] for name in same} == {name: result[name] for name in same}
+
+    def test_two_runs_have_two_names(self, settings):
+        pipeline = TrainingPipeline(settings)
+        assert pipeline.run().run_id != pipeline.run().run_id
+
+    def test_no_customer_value_is_logged(self, settings, caplog):
+        caplog.set_level("DEBUG")
+        TrainingPipeline(settings).run()
+        assert "CUST" not in caplog.text
