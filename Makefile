@@ -23,8 +23,7 @@ help:  ## list the targets
 
 train: $(VENV)/.with-base  ## train on sample data, or on DATA=file.csv TARGET=column ID=column
 	@$(BIN)/churn-train $(if $(DATA),"$(DATA)") $(if $(TARGET),--target "$(TARGET)") $(if $(ID),--id-column "$(ID)") $(ARGS)
-	@echo
-	@echo 'Next: "make serve" answers over HTTP; ". $(BIN)/activate" puts churn-train and churn-serve on your PATH.'
+	@echo '  with make    make serve; ". $(BIN)/activate" puts the commands on your PATH'
 
 test: $(VENV)/.with-dev  ## run everything: notebooks, tests, ruff, mypy, layers, hygiene, packaging, site
 	@$(BIN)/python -m pytest $(ARGS)

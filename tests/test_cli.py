@@ -140,11 +140,19 @@ class TestMistakes:
             (["customers.csv", "--target", "contract_type"], "contract_type"),
         ],
     )
-    def test_mistake_is_one_line_and_exit_code_2(self, customers, tmp_path, arguments, message):
-        done = churn_train(*arguments, cwd=tmp_path)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.count("\n") == 1
-        assert message in done.stderr
+    @pytest.mark.usefixtures("customers")
+    def test_mistake_is_one_line_and_exit_code_2(self, tmp_path, monkeypatch, capsys, arguments, message):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        printed = capsys.readouterr()
+        assert (ended.value.code, printed.out) == (2, "")
+        assert printed.err.count("\n") == 1
+        assert message in printed.err
+
+    def test_mistake_gives_no_traceback_in_a_real_process(self, tmp_path):
+        done = churn_train("nowhere.csv", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (2, "churn-train: error: no such file: nowhere.csv\n")
 
     def test_parameter_mistake_is_found_before_the_file_is_read(self, tmp_path):
         done = churn_train("nowhere.csv", "--param", "depth=3", cwd=tmp_path)
@@ -198,4 +206,4 @@ class TestTrainingPipeline:
     def test_no_customer_value_is_logged(self, settings, caplog):
         caplog.set_level("DEBUG")
         TrainingPipeline(settings).run()
-        assert "CUST" not in caplog.text
+        assert "C0000" not in caplog.text

@@ -104,9 +104,7 @@ def test_notebook_holds_no_error(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_notebook_opens_with_title_and_subtitle(name: str) -> None:
     first = next("".join(cell["source"]) for cell in cells(ROOT / "nbs" / name) if cell["cell_type"] == "markdown")
-    assert re.fullmatch(r"# \S.*\n+> \S.*", first.strip()), (
-        f"{name}: the site shows title and subtitle of this cell only"
-    )
+    assert re.fullmatch(r"# \S.*\n+> \S.*", first.strip()), f"{name}: the site drops what else is in this cell"
 
 
 def test_sidebar_lists_every_notebook_once() -> None:

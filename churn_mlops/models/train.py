@@ -281,9 +281,7 @@ _MEANING = {
 
 def _metrics_table(result: TrainingResult) -> Table:
     """Lay the metrics out for a terminal."""
-    table = Table(
-        title=f"{result.model.model_type}, {result.n_test:,} test customers", title_justify="left", box=SIMPLE_HEAD
-    )
+    table = Table(title=f"{result.model.model_type}, {result.n_test:,} test customers", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("metric")
     table.add_column("test", justify="right")
     if result.cv_mean:
@@ -317,6 +315,8 @@ def _report(result: TrainingResult, console: Console) -> None:
     console.print(f"{result.n_rows:,} customers, {result.churn_rate:.1%} churned", highlight=False)
     console.print(_metrics_table(result))
     path = str(result.model_path)
+    if result.model_path.is_relative_to(Path.cwd()):
+        path = str(result.model_path.relative_to(Path.cwd()))
     console.print(f"\nSaved to {path}\n\nNext:", highlight=False, soft_wrap=True)
     console.print(f"  serve it     churn-serve {path}", highlight=False, soft_wrap=True)
     python = f'from churn_mlops.models import ChurnPredictor; predictor = ChurnPredictor("{path}")'
