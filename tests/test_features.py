@@ -1,4 +1,5 @@
 import contextlib
+import datetime as dt
 import warnings
 
 import numpy as np
@@ -222,3 +223,16 @@ class TestDerivedFeatures:
     def test_unknown_strategy_is_refused(self):
         with pytest.raises(ValueError, match="Unknown strategy: 'guess'"):
             handle_missing_values(pd.DataFrame({"a": [1]}), "guess")
+
+
+class TestExtremes:
+    @pytest.mark.parametrize("value", [1e300, -1e300, 1e39, 5e-324])
+    def test_number_far_out_is_encoded_as_a_finite_32_bit_number(self, value):
+        engineer = FeatureEngineer().fit(pd.DataFrame({"charges": [1.0, 2.0, 3.0]}))
+        encoded = engineer.transform(pd.DataFrame({"charges": [value]})).astype(np.float32)
+        assert np.isfinite(encoded).all()
+
+    @pytest.mark.parametrize("value", [dt.datetime(1, 1, 1), dt.datetime(9999, 12, 31), "0001-01-01"])
+    def test_date_far_out_is_encoded_as_finite_numbers(self, value):
+        engineer = FeatureEngineer().fit(pd.DataFrame({"since": pd.to_datetime(["2020-01-01", "2021-01-01"])}))
+        assert np.isfinite(engineer.transform(pd.DataFrame({"since": [value]}, dtype=object))).all()

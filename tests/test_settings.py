@@ -1,5 +1,6 @@
 """Settings: every key from every source, in the right order, and a plain word for every mistake."""
 
+import ast
 import configparser
 import json
 import logging
@@ -519,3 +520,14 @@ def test_importing_settings_loads_neither_pandas_nor_scikit_learn() -> None:
     code = "import sys, churn_mlops.settings; print(sorted({'pandas', 'sklearn', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_every_field_is_read() -> None:
+    read = set()
+    for module in (ROOT / "churn_mlops").rglob("*.py"):
+        if module.name not in ("settings.py", "_modidx.py"):
+            for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute | ast.Name):
+                    section = node.value.attr if isinstance(node.value, ast.Attribute) else node.value.id
+                    read.add((section, node.attr))
+    assert set(FIELDS) <= read

@@ -63,7 +63,10 @@ def _read_texts(column: pd.Series) -> pd.Series:
 def _read_dates(column: pd.Series) -> pd.Series:
     """Return the column as UTC times without a zone; text must be ISO 8601."""
     values = column if pd.api.types.is_datetime64_any_dtype(column.dtype) else _blank_to_missing(column)
-    dates = pd.to_datetime(values, format="ISO8601", errors="coerce", utc=True)
+    try:
+        dates = pd.to_datetime(values, format="ISO8601", errors="coerce", utc=True)
+    except (pd.errors.OutOfBoundsDatetime, OverflowError):
+        raise ValueError(f"column {column.name!r} holds a date outside of the years 1678 to 2261") from None
     _refuse(column, dates.isna() & values.notna(), "something other than an ISO 8601 date")
     return dates.dt.tz_localize(None)
 
@@ -98,6 +101,9 @@ def column_kind(column: pd.Series) -> Kind:
     if looks_like_date.all() and pd.to_datetime(values, format="ISO8601", errors="coerce", utc=True).notna().all():
         return "date"
     return "categorical"
+
+# %% ../../nbs/features/encoders.ipynb #0cc9eeb0
+_FURTHEST = 1e9
 
 # %% ../../nbs/features/encoders.ipynb #6aab19a4
 class NumericEncoder:
@@ -148,6 +154,7 @@ class NumericEncoder:
         numbers = self._read(column)
         missing = ~np.isfinite(numbers)
         scaled = (np.where(missing, self.median, numbers) - self.mean) / self.scale
+        scaled = np.clip(scaled, -_FURTHEST, _FURTHEST)
         return np.column_stack([scaled, missing] if self.marks_missing else [scaled]).astype(np.float64)
 
 # %% ../../nbs/features/encoders.ipynb #8574415e

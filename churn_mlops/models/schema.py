@@ -19,11 +19,10 @@ from .churn_model import ChurnModel
 # %% ../../nbs/models/schema.ipynb #202532e5
 def _iso_date(value: Any) -> Any:
     """Let dates and ISO 8601 text pass; a bare number is no date."""
-    if value is None or isinstance(value, dt.date):
-        return value
-    if isinstance(value, str):
-        return dt.datetime.fromisoformat(value)
-    raise ValueError("a date is text in ISO 8601, such as 2024-11-03")
+    day = dt.datetime.fromisoformat(value) if isinstance(value, str) else value
+    if day is None or (isinstance(day, dt.date) and 1700 <= day.year <= 2200):
+        return day
+    raise ValueError("a date is text in ISO 8601 with a year from 1700 to 2200, such as 2024-11-03")
 
 
 _TYPES: dict[str, Any] = {

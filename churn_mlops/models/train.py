@@ -114,12 +114,12 @@ def prepare_customers(table: pd.DataFrame, data: DataSettings) -> tuple[pd.DataF
     return X, encode_target(table[data.target], positive=data.positive)
 
 # %% ../../nbs/models/train.ipynb #155577c1
-def make_model(settings: ModelSettings) -> ChurnModel:
+def make_model(model: ModelSettings) -> ChurnModel:
     """Make the unfitted model that the settings ask for.
 
     Parameters
     ----------
-    settings : ModelSettings
+    model : ModelSettings
         The section ``[model]`` of the settings.
 
     Returns
@@ -131,8 +131,8 @@ def make_model(settings: ModelSettings) -> ChurnModel:
     ValueError
         If there is no such model type or parameter.
     """
-    seeded = "random_state" in make_estimator(settings.type).get_params()
-    return ChurnModel(settings.type, **{**({"random_state": settings.seed} if seeded else {}), **settings.params})
+    seeded = "random_state" in make_estimator(model.type).get_params()
+    return ChurnModel(model.type, **{**({"random_state": model.seed} if seeded else {}), **model.params})
 
 # %% ../../nbs/models/train.ipynb #f49700d0
 @dataclass(frozen=True)
@@ -281,7 +281,9 @@ _MEANING = {
 
 def _metrics_table(result: TrainingResult) -> Table:
     """Lay the metrics out for a terminal."""
-    table = Table(title=f"{result.model.model_type}, {result.n_test:,} test customers", title_justify="left", box=SIMPLE_HEAD)
+    table = Table(
+        title=f"{result.model.model_type}, {result.n_test:,} test customers", title_justify="left", box=SIMPLE_HEAD
+    )
     table.add_column("metric")
     table.add_column("test", justify="right")
     if result.cv_mean:
