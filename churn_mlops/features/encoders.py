@@ -231,7 +231,8 @@ class DateEncoder(NumericEncoder):
         self.example = str(np.datetime64(round(self.median), "D"))
 
     def _read(self, column: pd.Series) -> FloatArray:
-        return np.asarray((_read_dates(column) - pd.Timestamp(0)) / pd.Timedelta(days=1), dtype=np.float64)
+        times = _read_dates(column).to_numpy(dtype="datetime64[s]")
+        return np.where(np.isnat(times), np.nan, times.astype(np.int64) / 86_400)
 
     def feature_names(self, name: str) -> list[str]:
         """Name the features made from the column ``name``."""
