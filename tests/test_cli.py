@@ -50,7 +50,7 @@ class TestTelco:
             cwd=tmp_path,
         )
         result = json.loads(done.stdout)
-        assert result["n_test"] == 1_409
+        assert result["n_test"] == 1_406  # a fifth, but for a few copied rows that change sides
         assert all(result["metrics"][name] >= floor for name, floor in floors.items())
         assert result["cv_mean"]["roc_auc"] == pytest.approx(result["metrics"]["roc_auc"], abs=0.02)
 
