@@ -124,6 +124,93 @@ class TestOptions:
         assert churn_train(customers, *QUICK, cwd=tmp_path).returncode == 0
 
 
+class TestDecisions:
+    def test_profit_threshold_is_stored_and_earns_more_than_one_half(self, tmp_path):
+        def metrics_and_model(*options: str) -> tuple[dict, ChurnModel]:
+            done = churn_train(*QUICK, *options, "--json", "--output", "m.zip", cwd=tmp_path)
+            return json.loads(done.stdout), ChurnModel.load(tmp_path / "m.zip")
+
+        result, model = metrics_and_model("--threshold", "profit")
+        assert model.threshold_ == result["threshold"] < 0.3
+        plain, half = metrics_and_model()
+        assert (plain["threshold"], half.threshold_) == (0.5, 0.5)
+        assert result["metrics"]["recall"] > plain["metrics"]["recall"]
+        assert result["metrics"]["roc_auc"] == plain["metrics"]["roc_auc"]
+
+    @pytest.mark.parametrize(("name", "read"), [("list.csv", pd.read_csv), ("list.parquet", pd.read_parquet)])
+    def test_retention_list_holds_customers_who_are_still_there(self, customers, tmp_path, name, read):
+        done = churn_train(
+            customers, *QUICK, "--id-column", "customer_id", "--retention-list", tmp_path / "new" / name, cwd=tmp_path
+        )
+        assert "Customers worth contacting" in done.stdout
+        listed, table = read(tmp_path / "new" / name), pd.read_csv(customers).set_index("customer_id")
+        assert set(table.loc[listed["customer_id"], "churn"]) == {"No"}
+        assert listed["expected_profit"].is_monotonic_decreasing
+        assert (listed["expected_profit"] > 0).all()
+
+    def test_budget_cuts_the_list(self, customers, tmp_path):
+        churn_train(customers, *QUICK, "--retention-list", "list.csv", "--budget", "40", cwd=tmp_path)
+        assert 0 < pd.read_csv(tmp_path / "list.csv")["cumulative_cost"].max() <= 40
+
+    def test_impossible_economics_name_the_setting(self, tmp_path):
+        done = churn_train(cwd=tmp_path, CHURN_ECONOMICS__INCENTIVE_COST="500")
+        assert done.returncode == 2
+        assert "[economics] incentive_cost = 500" in done.stderr
+
+
+class TestSplits:
+    @pytest.fixture
+    def settings(self, tmp_path):
+        """Return a function that makes settings for a table with a month and a household."""
+        table = generate_sample_data(600)
+        table["month"] = [f"2024-{1 + i // 100:02d}-01" for i in range(600)]
+        table["household"] = [i // 2 for i in range(600)]
+        table.to_csv(tmp_path / "table.csv", index=False)
+
+        def make(**split: str):
+            return load_settings(
+                data={"path": tmp_path / "table.csv", "id_column": "customer_id"},
+                split=split,
+                model={"type": "logistic_regression", "cv_folds": 3},
+                output={"model_path": tmp_path / "model.zip"},
+            )
+
+        return make
+
+    def test_time_column_makes_the_newest_customers_the_test_and_is_no_feature(self, settings):
+        result = TrainingPipeline(settings(time_column="month")).run()
+        assert result.n_test == 100
+        assert "month" not in result.model.feature_names
+
+    def test_group_column_is_no_feature(self, settings):
+        result = TrainingPipeline(settings(group_column="household")).run()
+        assert "household" not in result.model.feature_names
+        assert result.n_test == 120
+
+    def test_both_at_once_are_refused(self, settings):
+        with pytest.raises(ValueError, match="time"):
+            TrainingPipeline(settings(time_column="month", group_column="household")).run()
+
+
+class TestGuards:
+    def test_findings_are_told_and_an_id_is_left_out(self, tmp_path):
+        table = generate_sample_data(600)
+        table["account"] = range(100_000, 100_600)
+        table["final_bill"] = table["churn"] * 50.0
+        table.to_csv(tmp_path / "table.csv", index=False)
+        done = churn_train("table.csv", *QUICK, "--id-column", "customer_id", "--json", cwd=tmp_path)
+        result = json.loads(done.stdout)
+        assert {finding["kind"]: finding["column"] for finding in result["findings"]} == {
+            "id": "account",
+            "leak": "final_bill",
+        }
+        assert "final_bill" in done.stderr
+        assert "account" not in ChurnModel.load(tmp_path / "models" / "churn-model.zip").feature_names
+
+    def test_sample_data_gives_no_note(self, tmp_path):
+        assert "note:" not in churn_train(*QUICK, cwd=tmp_path).stdout
+
+
 class TestMistakes:
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -191,7 +278,7 @@ class TestTrainingPipeline:
         caplog.set_level("INFO", logger="churn_mlops.pipelines.training")
         TrainingPipeline(settings).run()
         done = [record.getMessage().split(":")[0] for record in caplog.records if ": done in" in record.getMessage()]
-        assert done == ["load", "validate", "split", "fit", "evaluate", "save"]
+        assert done == ["load", "validate", "check", "split", "fit", "evaluate", "save"]
 
     def test_result_is_that_of_the_command(self, settings, customers, tmp_path):
         result = TrainingPipeline(settings).run().to_dict()

@@ -93,7 +93,8 @@ def test_wheel_holds_nothing_but_the_package(wheel_names: set[str]) -> None:
 def test_sdist_holds_the_notebooks(dist: Path) -> None:
     with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "nbs").rglob("*.ipynb")} - names == set()
+    notebooks = [path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts]
+    assert {path.relative_to(ROOT).as_posix() for path in notebooks} - names == set()
 
 
 def test_base_install_brings_no_server_and_no_notebook_tools(installed: Installed) -> None:

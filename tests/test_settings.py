@@ -25,6 +25,7 @@ from churn_mlops.settings import Settings, SettingsError, load_settings
 ROOT = Path(__file__).parents[1]
 SECTIONS = {name: field.annotation for name, field in Settings.model_fields.items()}
 FIELDS = [(section, key) for section, model in SECTIONS.items() for key in model.model_fields]
+KEYS = {section: ", ".join(model.model_fields) for section, model in SECTIONS.items()}
 IDS = [f"{section}.{key}" for section, key in FIELDS]
 
 # For each field three values that differ from each other and from the default: for the file, the environment, a flag.
@@ -36,11 +37,21 @@ EXAMPLES: dict[tuple[str, str], tuple[Any, Any, Any]] = {
     ("data", "sample_size"): (10, 20, 30),
     ("split", "test_size"): (0.1, 0.3, 0.4),
     ("split", "seed"): (1, 2, 3),
+    ("split", "time_column"): ("a", "b", "c"),
+    ("split", "group_column"): ("a", "b", "c"),
     ("model", "type"): ("a", "b", "c"),
     ("model", "params"): ({"a": 1}, {"b": [2]}, {"c": None}),
     ("model", "seed"): (1, 2, 3),
     ("model", "cv_folds"): (2, 3, 0),
+    ("model", "threshold"): (0.1, "profit", 0.9),
+    ("economics", "customer_value"): (100.0, "value", 300.0),
+    ("economics", "incentive_cost"): (1.0, 2.0, 3.0),
+    ("economics", "contact_cost"): (0.0, 2.0, 3.0),
+    ("economics", "acceptance"): (0.3, (3.0, 7.0), 0.1),
+    ("economics", "budget"): (10.0, 20.0, 30.0),
     ("output", "model_path"): ("/a.zip", "/b.zip", "/c.zip"),
+    ("output", "report"): ("/a.html", "/b.html", "/c.html"),
+    ("output", "retention_list"): ("/a.csv", "/b.csv", "/c.csv"),
     ("serving", "model_path"): ("/a.zip", "/b.zip", "/c.zip"),
     ("serving", "host"): ("a", "b", "c"),
     ("serving", "port"): (1, 2, 3),
@@ -54,6 +65,11 @@ BAD = {
     ("model", "params"): "[1]",
     ("model", "seed"): "4294967296",
     ("model", "cv_folds"): "1",
+    ("model", "threshold"): "1",
+    ("economics", "incentive_cost"): "ten",
+    ("economics", "contact_cost"): "free",
+    ("economics", "acceptance"): "1, 2, 3",
+    ("economics", "budget"): "-1",
     ("output", "model_path"): "",
     ("serving", "host"): "",
     ("serving", "port"): "65536",
@@ -78,6 +94,10 @@ def file(tmp_path: Path) -> Path:
 
 def text(value: Any) -> str:
     """Write a value the way a user writes it in the file or in the environment."""
+    if isinstance(value, tuple):
+        return ", ".join(map(text, value))
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
     return json.dumps(value) if isinstance(value, dict) else "" if value is None else str(value)
 
 
@@ -220,6 +240,8 @@ STRATEGIES: dict[tuple[str, str], st.SearchStrategy[Any]] = {
     ("model", "params"): objects,
     ("model", "seed"): st.integers(0, 2**32 - 1),
     ("model", "cv_folds"): st.just(0) | st.integers(2, 100),
+    ("model", "threshold"): st.just("profit") | st.floats(0, 1, exclude_min=True, exclude_max=True),
+    ("economics", "acceptance"): st.floats(0, 1) | st.tuples(st.floats(0.1, 100), st.floats(0.1, 100)),
     ("serving", "host"): words | awkward,
     ("serving", "port"): st.integers(0, 65535),
 }
@@ -279,6 +301,13 @@ def test_a_byte_order_mark_and_windows_line_ends_are_no_obstacle(file: Path) -> 
 
 def test_every_field_that_has_a_limit_is_tested_beyond_it() -> None:
     unlimited = {("data", "path"), ("data", "id_column"), ("data", "positive"), ("serving", "model_path")}
+    unlimited |= {
+        ("split", "time_column"),
+        ("split", "group_column"),
+        ("output", "report"),
+        ("output", "retention_list"),
+    }
+    unlimited |= {("economics", "customer_value")}  # what is no amount is the name of a column
     assert set(BAD) == set(FIELDS) - unlimited
 
 
@@ -316,7 +345,7 @@ def test_params_that_are_no_json_say_where_they_break(file: Path) -> None:
 
 def test_an_unknown_key_in_the_file_is_answered_with_the_keys(file: Path) -> None:
     told = message(write(file, "split", "tset_size", 0.2))
-    assert told == f"{file}: [split] has no key 'tset_size'; its keys are test_size, seed"
+    assert told == f"{file}: [split] has no key 'tset_size'; its keys are {KEYS['split']}"
 
 
 def test_an_unknown_section_in_the_file_is_answered_with_the_sections(file: Path) -> None:
@@ -333,11 +362,11 @@ def test_the_default_section_is_refused(file: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("CHURN_SPLITT__SEED", "there is no section [splitt]; the sections are data, split, model, output, serving"),
-        ("CHURN_SPLIT__SEEDS", "[split] has no key 'seeds'; its keys are test_size, seed"),
-        ("CHURN_MODEL__PARAMS__C", "[model] has no key 'params__c'; its keys are type, params, seed, cv_folds"),
-        ("CHURN_SPLIT", "[split] is a section, not a value; its keys are test_size, seed"),
-        ("churn_Split__Seeds", "[split] has no key 'seeds'; its keys are test_size, seed"),
+        ("CHURN_SPLITT__SEED", f"there is no section [splitt]; the sections are {', '.join(SECTIONS)}"),
+        ("CHURN_SPLIT__SEEDS", f"[split] has no key 'seeds'; its keys are {KEYS['split']}"),
+        ("CHURN_MODEL__PARAMS__C", f"[model] has no key 'params__c'; its keys are {KEYS['model']}"),
+        ("CHURN_SPLIT", f"[split] is a section, not a value; its keys are {KEYS['split']}"),
+        ("churn_Split__Seeds", f"[split] has no key 'seeds'; its keys are {KEYS['split']}"),
     ],
 )
 def test_an_unknown_variable_is_named(file: Path, name: str, told: str) -> None:

@@ -114,6 +114,7 @@ class _Classifier(ClassifierMixin, _Parameters):  # type: ignore[misc]
             self.feature_names_in_ = engineer.feature_names_in_
         self.trained_at_ = datetime.now(UTC).isoformat(timespec="seconds")
         self.n_rows_ = len(codes)
+        self.threshold_ = 0.5
         self.metrics_: dict[str, float] = {}
         return self
 
@@ -142,14 +143,14 @@ class _Classifier(ClassifierMixin, _Parameters):  # type: ignore[misc]
         return np.asarray(self.estimator_.predict_proba(np.asarray(self.feature_engineer_.transform(X))))
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """Predict the label of each customer: churn from a probability of 0.5; see `predict_proba`.
+        """Predict the label of each customer: churn from a probability of ``threshold_``; see `predict_proba`.
 
         Returns
         -------
         ndarray of shape (n_customers,)
             Values of ``classes_``.
         """
-        churns = self.predict_proba(X)[:, 1] >= 0.5
+        churns = self.predict_proba(X)[:, 1] >= self.threshold_
         return np.asarray(self.classes_[churns.astype(int)])
 
     @property
@@ -179,6 +180,7 @@ def _manifest(model: "ChurnModel") -> dict[str, Any]:
         "params": model.params,
         "classes": model.classes_.tolist(),
         "columns": {name: encoder.kind for name, encoder in engineer.columns_.items()},
+        "threshold": model.threshold_,
         "metrics": model.metrics_,
         "n_rows": model.n_rows_,
         "created": model.trained_at_,
@@ -200,7 +202,7 @@ def _restore(objects: dict[str, Any], manifest: dict[str, Any]) -> "ChurnModel":
         if model.classes_.shape != (2,):
             raise ModelFileError(f"it names {model.classes_.size} classes instead of two")
         model.metrics_, model.n_rows_ = manifest["metrics"], manifest["n_rows"]
-        model.trained_at_ = manifest["created"]
+        model.trained_at_, model.threshold_ = manifest["created"], float(manifest["threshold"])
     except ModelFileError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -240,6 +242,8 @@ class ChurnModel(_Classifier):
         The number of raw columns and of customers in ``fit``.
     trained_at_ : str
         When ``fit`` ended: ISO 8601, UTC.
+    threshold_ : float
+        The probability from which ``predict`` says churn: 0.5, unless another was chosen.
     metrics_ : dict of str to float
         The figures of the evaluation that goes with this model, if there was one.
     """
@@ -278,7 +282,7 @@ class ChurnModel(_Classifier):
         unknown = set(pd.unique(pd.Series(np.asarray(y)))) - set(self.classes_.tolist())
         if unknown:
             raise ValueError(f"labels {sorted(map(str, unknown))} were not in fit, which saw {self.classes_.tolist()}")
-        return evaluate_predictions(np.asarray(y) == self.classes_[1], proba)
+        return evaluate_predictions(np.asarray(y) == self.classes_[1], proba, threshold=self.threshold_)
 
     def save(self, path: str | Path) -> Path:
         """Write the fitted model to one file, at once or not at all; missing folders are made.

@@ -26,7 +26,8 @@ class Prediction(TypedDict):
     churn_probability : float
         The predicted probability of churn, in [0, 1].
     confidence : float
-        The probability of what is predicted, in [0.5, 1].
+        The probability of what is predicted, in [0, 1]; below 0.5 only where the model
+        has another threshold than 0.5.
     """
 
     prediction: int
@@ -35,9 +36,9 @@ class Prediction(TypedDict):
     confidence: float
 
 
-def _answer(probability: float) -> Prediction:
+def _answer(probability: float, threshold: float) -> Prediction:
     """Put the answer together from the probability of churn."""
-    churns = probability >= 0.5
+    churns = probability >= threshold
     return {
         "prediction": int(churns),
         "will_churn": churns,
@@ -112,7 +113,8 @@ class ChurnPredictor:
         """Predict customers that have passed `InputSchema.check`; see `predict_batch`."""
         if not customers:
             return []
-        return [_answer(float(p)) for p in self.model.predict_proba(self.schema.table(customers))[:, 1]]
+        probabilities = self.model.predict_proba(self.schema.table(customers))[:, 1]
+        return [_answer(float(probability), self.model.threshold_) for probability in probabilities]
 
     def _check(self, position: int, customer: Mapping[str, Any]) -> dict[str, Any]:
         try:

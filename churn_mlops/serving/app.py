@@ -189,7 +189,7 @@ class Answer(BaseModel):
     prediction: Literal[0, 1] = Field(description="1 if the customer is predicted to churn, else 0.")
     will_churn: bool = Field(description="The same as a boolean.")
     churn_probability: float = Field(description="The predicted probability of churn.", ge=0, le=1)
-    confidence: float = Field(description="The probability of what is predicted.", ge=0.5, le=1)
+    confidence: float = Field(description="The probability of what is predicted.", ge=0, le=1)
 
 
 class BatchAnswer(BaseModel):
@@ -207,6 +207,7 @@ class ModelInfo(BaseModel):
     model_type: str = Field(description="The algorithm.")
     params: dict[str, Any] = Field(description="The parameters it was given.")
     columns: dict[str, Kind] = Field(description="The raw columns it asks for, and what they hold.")
+    threshold: float = Field(description="The probability from which a customer is predicted to churn.")
     metrics: dict[str, float] = Field(description="How it did on customers that it had not seen; may be empty.")
     trained_at: str = Field(description="When it was trained: ISO 8601, UTC.")
     n_rows: int = Field(description="The customers it was trained on.")
@@ -276,6 +277,7 @@ def model_info(served: _Served) -> ModelInfo:
         model_type=model.model_type,
         params=model.params,
         columns=served.predictor.schema.kinds,
+        threshold=model.threshold_,
         metrics=model.metrics_,
         trained_at=model.trained_at_,
         n_rows=model.n_rows_,
@@ -283,13 +285,13 @@ def model_info(served: _Served) -> ModelInfo:
 
 # %% ../../nbs/serving/app.ipynb #b5563e75
 @_router.post("/predict", response_model=Answer, responses=_NO_MODEL | _REFUSED)
-def predict(served: _Served, body: _Body) -> Any:
+def predict_customer(served: _Served, body: _Body) -> Any:
     """Predict one customer: the model's raw columns, with null for what is not known."""
     return _predictions(served, [_checked(served.row_model, body)])[0]
 
 
 @_router.post("/predict/batch", response_model=BatchAnswer, responses=_NO_MODEL | _REFUSED)
-def predict_batch(served: _Served, body: _Body) -> Any:
+def predict_customers(served: _Served, body: _Body) -> Any:
     """Predict many customers; the answers are in their order."""
     predictions = _predictions(served, _checked(served.batch_model, body).customers)
     return {"predictions": predictions, "total_customers": len(predictions)}
