@@ -185,16 +185,15 @@ class EconomicsSettings(_Section):
         description="Cost of the incentive for a customer who takes it. An amount of 0 or more, at most "
         "customer_value.",
     )
-    contact_cost: float = Field(
-        default=1.0, description="Cost of contacting one customer. An amount of 0 or more."
-    )
+    contact_cost: float = Field(default=1.0, description="Cost of contacting one customer. An amount of 0 or more.")
     acceptance: Annotated[tuple[float, float] | float, BeforeValidator(_rate_or_beta)] = Field(
         default=(6.0, 14.0),
         description="Share of the leaving customers contacted who accept and stay. A rate from 0 to 1, or the two "
         "parameters of a beta distribution, both above 0.",
     )
     budget: Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(_empty_is_none)] = Field(
-        default=None, description="The most that the customers on a retention list may cost. An amount, or empty: no limit."
+        default=None,
+        description="The most that the customers on a retention list may cost. An amount, or empty: no limit.",
     )
 
 # %% ../nbs/settings.ipynb #97e9ab9b

@@ -41,6 +41,7 @@ TRUSTED_TYPES: dict[str, str] = {
             "encoders.DateEncoder",
         )
     },
+    "churn_mlops.models.lightgbm.LightGBMClassifier": "ObjectNode",
     "sklearn.linear_model._logistic.LogisticRegression": "ObjectNode",
     "sklearn.ensemble._forest.RandomForestClassifier": "ObjectNode",
     "sklearn.tree._classes.DecisionTreeClassifier": "ObjectNode",
@@ -162,7 +163,7 @@ def _normalise(schema: _Node, archive: zipfile.ZipFile) -> dict[str, bytes]:
     return {"schema.json": json.dumps(schema, separators=(",", ":")).encode(), **arrays}
 
 # %% ../../nbs/models/description.ipynb #629f480a
-_TRAINING_ONLY = {"_feature_subsample_rng", "_scorer", "_raw_predict"}
+_TRAINING_ONLY = {"_feature_subsample_rng", "_scorer", "_raw_predict", "_booster"}
 
 
 def _for_prediction(value: Any, copies: dict[int, Any]) -> Any:

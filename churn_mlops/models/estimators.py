@@ -8,11 +8,14 @@ __all__ = ['MODEL_TYPES', 'ModelType', 'make_estimator']
 # %% ../../nbs/models/estimators.ipynb #30c96a3a
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from sklearn.base import ClassifierMixin
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+
+from .lightgbm import LightGBMClassifier
 
 # %% ../../nbs/models/estimators.ipynb #83c96a7b
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class ModelType:
         The scikit-learn classifier.
     summary : str
         When to choose it, in one sentence.
+    needs : str, optional
+        A package that has to be installed besides the base ones; also the name of the extra.
     defaults : mapping of str to value
         Parameters that differ from scikit-learn's own defaults.
     """
@@ -32,6 +37,12 @@ class ModelType:
     estimator: type[ClassifierMixin]
     summary: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    needs: str | None = None
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether everything that it needs is there."""
+        return self.needs is None or find_spec(self.needs) is not None
 
 # %% ../../nbs/models/estimators.ipynb #6e227dfe
 MODEL_TYPES: dict[str, ModelType] = {
@@ -49,6 +60,11 @@ MODEL_TYPES: dict[str, ModelType] = {
         HistGradientBoostingClassifier,
         "Trees that correct each other: the strongest single model on large tables.",
         {"learning_rate": 0.05, "max_leaf_nodes": 7, "max_iter": 150, "random_state": 42},
+    ),
+    "lightgbm": ModelType(
+        LightGBMClassifier,
+        "LightGBM's trees, their number found by early stopping.",
+        needs="lightgbm",
     ),
 }
 
@@ -71,10 +87,14 @@ def make_estimator(model_type: str, params: Mapping[str, Any] | None = None) -> 
     ------
     ValueError
         If there is no such model type, or the estimator has no such parameter.
+    ImportError
+        If the model type needs a package that is not installed.
     """
     if not isinstance(model_type, str) or model_type not in MODEL_TYPES:
         raise ValueError(f"Unknown model type: {model_type!r}; use one of {', '.join(MODEL_TYPES)}")
     chosen = MODEL_TYPES[model_type]
+    if not chosen.is_installed:
+        raise ImportError(f'the model type {model_type} needs another package: pip install "churn_mlops[{chosen.needs}]"')
     known = chosen.estimator().get_params(deep=False)
     unknown = sorted(set(params or {}) - set(known))
     if unknown:

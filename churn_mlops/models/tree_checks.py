@@ -18,6 +18,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.tree._tree import Tree
 
+from .lightgbm import TREE_ARRAYS, LightGBMClassifier
+
 # %% ../../nbs/models/tree_checks.ipynb #d50e9749
 IntArray = npt.NDArray[np.integer[Any]]
 
@@ -135,8 +137,43 @@ def _check_logistic(model: LogisticRegression) -> None:
     _require(shapes_fit, "the coefficients of a logistic regression do not fit its columns and labels")
     _require(all(a.dtype.kind == "f" and np.isfinite(a).all() for a in arrays[:2]), "a coefficient is not a number")
 
+# %% ../../nbs/models/tree_checks.ipynb #cbb88733
+def _check_lightgbm_tree(tree: Any, width: int) -> None:
+    """Check one tree of LightGBM."""
+    _require(type(tree) is dict and tree.keys() == TREE_ARRAYS.keys(), "a LightGBM tree lacks an array")
+    sound = all(isinstance(tree[name], np.ndarray) and tree[name].dtype == kind for name, kind in TREE_ARRAYS.items())
+    _require(sound, "a LightGBM tree has an array of another kind")
+    inner, leaves = len(tree["threshold"]), len(tree["leaf_value"])
+    lengths = {name: leaves if name.startswith("leaf") else inner for name in TREE_ARRAYS}
+    lengths["leaf_count"] = leaves if inner else len(tree["leaf_count"])
+    _require(
+        leaves == inner + 1 and all(tree[name].shape == (n,) for name, n in lengths.items()),
+        "a LightGBM tree has arrays that do not fit each other",
+    )
+    ends = np.full(leaves, -1)
+    left, right = (
+        np.concatenate([np.where(child < 0, inner - 1 - child, child), ends])
+        for child in (tree["left_child"], tree["right_child"])
+    )
+    _check_links(left, right, np.arange(inner + leaves) < inner)
+    _check_features(tree["split_feature"], width)
+    _require(np.isfinite(tree["threshold"]).all() and np.isfinite(tree["leaf_value"]).all(), "a tree holds no number")
+
+
+def _check_lightgbm(model: LightGBMClassifier) -> None:
+    """Check that a LightGBM model has sound trees and no library object."""
+    state = vars(model)
+    _require("_booster" not in state, "a LightGBM model brings its own library object")
+    if "trees_" in state:
+        trees, classes = state["trees_"], state.get("classes_")
+        _require(type(trees) is list and trees, "a LightGBM model has no trees")
+        _require(isinstance(classes, np.ndarray) and classes.shape == (2,), "a model has labels that do not fit")
+        for tree in trees:
+            _check_lightgbm_tree(tree, _width(model))
+
 # %% ../../nbs/models/tree_checks.ipynb #d5b3f414
 _CHECKS: dict[type, Callable[[Any], None]] = {
+    LightGBMClassifier: _check_lightgbm,
     Tree: _check_tree,
     TreePredictor: _check_predictor,
     DecisionTreeClassifier: _check_decision_tree,
