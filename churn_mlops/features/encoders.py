@@ -126,6 +126,8 @@ class NumericEncoder:
         How many different values were seen.
     marks_missing : bool
         Whether a feature marks the gaps, since there were some in ``fit``.
+    averages : list of float
+        The mean of each feature over the column: what it is for the average customer.
     """
 
     kind: ClassVar[Kind] = "numeric"
@@ -141,6 +143,8 @@ class NumericEncoder:
         self.scale = float(seen.std()) or 1.0
         self.n_values = len(np.unique(seen))
         self.marks_missing = len(seen) < len(numbers)
+        missing = 1 - len(seen) / len(numbers)
+        self.averages = [missing * (self.median - self.mean) / self.scale, missing][: 1 + self.marks_missing]
 
     def _read(self, column: pd.Series) -> FloatArray:
         return _read_numbers(column)
@@ -191,6 +195,8 @@ class CategoricalEncoder:
         How many different values were seen.
     marks_missing, marks_infrequent : bool
         Whether a feature marks the gaps, and one the rarer and unseen values.
+    averages : list of float
+        The share of customers with each feature.
     """
 
     kind: ClassVar[Kind] = "categorical"
@@ -203,6 +209,11 @@ class CategoricalEncoder:
         self.n_values = len(counts)
         self.marks_infrequent = len(counts) > max_categories
         self.marks_missing = bool(texts.isna().any())
+        known = [int(counts[value]) for value in self.categories]
+        marks = [int(counts.sum()) - sum(known)] * self.marks_infrequent + [
+            int(texts.isna().sum())
+        ] * self.marks_missing
+        self.averages = [count / len(texts) for count in [*known, *marks]]
 
     def feature_names(self, name: str) -> list[str]:
         """Name the features made from the column ``name``."""
@@ -229,10 +240,14 @@ class DateEncoder(NumericEncoder):
     def __init__(self, column: pd.Series) -> None:
         super().__init__(column)
         self.example = str(np.datetime64(round(self.median), "D"))
+        self.averages = [*self.averages, float(self._month(column).mean())]
 
     def _read(self, column: pd.Series) -> FloatArray:
         times = _read_dates(column).to_numpy(dtype="datetime64[s]")
         return np.where(np.isnat(times), np.nan, times.astype(np.int64) / 86_400)
+
+    def _month(self, column: pd.Series) -> FloatArray:
+        return np.asarray(_read_dates(column).dt.month.fillna(6.5).to_numpy(dtype=np.float64) / 12)
 
     def feature_names(self, name: str) -> list[str]:
         """Name the features made from the column ``name``."""
@@ -240,8 +255,7 @@ class DateEncoder(NumericEncoder):
 
     def encode(self, column: pd.Series) -> FloatArray:
         """Turn a raw column of n values into features of shape (n, 2 or 3)."""
-        month = _read_dates(column).dt.month.fillna(6.5).to_numpy(dtype=np.float64) / 12
-        return np.column_stack([super().encode(column), month])
+        return np.column_stack([super().encode(column), self._month(column)])
 
 # %% ../../nbs/features/encoders.ipynb #e5f7ebf6
 Encoder: TypeAlias = NumericEncoder | CategoricalEncoder

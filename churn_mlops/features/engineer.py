@@ -159,10 +159,24 @@ class FeatureEngineer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  #
         ValueError
             If a column is missing or out of order, or holds a value of another kind.
         """
-        check_is_fitted(self)
-        table = self._with_derived(self._select(X))
+        table = self.raw_columns(X)
         encoded = [encoder.encode(_without_infinities(table[name])) for name, encoder in self.columns_.items()]
         return np.hstack(encoded)
+
+    def raw_columns(self, X: Any) -> pd.DataFrame:
+        """Return the columns in use before they are encoded, derived ones among them.
+
+        Parameters
+        ----------
+        X : DataFrame or array of shape (n_customers, n_columns)
+            A table with the columns seen in ``fit``.
+
+        Returns
+        -------
+        DataFrame of shape (n_customers, n_columns_in_use)
+        """
+        check_is_fitted(self)
+        return self._with_derived(self._select(X))[list(self.columns_)]
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:
         """Name the features: the raw column, and for a category its value.

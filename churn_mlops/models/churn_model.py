@@ -23,6 +23,7 @@ from ..features.encoders import FloatArray
 from ..features.engineer import FeatureEngineer
 from .estimators import MODEL_TYPES, make_estimator
 from .evaluation import evaluate_predictions
+from .explanation import Explanation, explain_log_odds
 from .persistence import ModelFileError, read_model_file, write_model_file
 
 # %% ../../nbs/models/churn_model.ipynb #6247fe92
@@ -283,6 +284,22 @@ class ChurnModel(_Classifier):
         if unknown:
             raise ValueError(f"labels {sorted(map(str, unknown))} were not in fit, which saw {self.classes_.tolist()}")
         return evaluate_predictions(np.asarray(y) == self.classes_[1], proba, threshold=self.threshold_)
+
+    def explain(self, X: Any) -> Explanation:
+        """Say what each raw column contributes to the log-odds of each customer; see `explain_log_odds`.
+
+        Parameters
+        ----------
+        X : DataFrame or array of shape (n_customers, n_columns)
+            A raw table with the columns of ``fit``.
+
+        Returns
+        -------
+        Explanation
+        """
+        if not self._is_fitted:
+            raise NotFittedError("ChurnModel must be fitted before it explains")
+        return explain_log_odds(self.feature_engineer_, self.estimator_, X)
 
     def save(self, path: str | Path) -> Path:
         """Write the fitted model to one file, at once or not at all; missing folders are made.

@@ -116,6 +116,28 @@ class ChurnPredictor:
         probabilities = self.model.predict_proba(self.schema.table(customers))[:, 1]
         return [_answer(float(probability), self.model.threshold_) for probability in probabilities]
 
+    def explain(self, customer: Mapping[str, Any], top: int = 3) -> list[str]:
+        """Give the strongest reasons for the prediction of one customer; see `Explanation.reasons`.
+
+        Parameters
+        ----------
+        customer : mapping of str to value
+            As for `predict`.
+        top : int, default 3
+            How many reasons, at most.
+
+        Returns
+        -------
+        list of str
+            Raw column, its value, and its contribution to the log-odds, strongest first.
+
+        Raises
+        ------
+        ValueError
+            If a column is absent or holds a value of another kind.
+        """
+        return self.model.explain(self.schema.table([self._check(0, customer)])).reasons(0, top)
+
     def _check(self, position: int, customer: Mapping[str, Any]) -> dict[str, Any]:
         try:
             return self.schema.check(customer)
