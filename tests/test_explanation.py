@@ -20,7 +20,11 @@ from churn_mlops.models.explanation import (
 )
 from churn_mlops.models.shapley import average_value, boosting_trees, forest_trees, shapley_values
 
-SMALL = {"random_forest": {"n_estimators": 20}, "hist_gradient_boosting": {"max_iter": 30}}
+SMALL = {
+    "random_forest": {"n_estimators": 20},
+    "hist_gradient_boosting": {"max_iter": 30},
+    "lightgbm": {"max_trees": 30},
+}
 
 
 def own_log_odds(model, X):

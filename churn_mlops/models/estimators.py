@@ -94,7 +94,9 @@ def make_estimator(model_type: str, params: Mapping[str, Any] | None = None) -> 
         raise ValueError(f"Unknown model type: {model_type!r}; use one of {', '.join(MODEL_TYPES)}")
     chosen = MODEL_TYPES[model_type]
     if not chosen.is_installed:
-        raise ImportError(f'the model type {model_type} needs another package: pip install "churn_mlops[{chosen.needs}]"')
+        raise ImportError(
+            f'the model type {model_type} needs another package: pip install "churn_mlops[{chosen.needs}]"'
+        )
     known = chosen.estimator().get_params(deep=False)
     unknown = sorted(set(params or {}) - set(known))
     if unknown:

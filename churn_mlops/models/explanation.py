@@ -20,7 +20,15 @@ from sklearn.linear_model import LogisticRegression
 
 from ..features.encoders import FloatArray, column_kind
 from ..features.engineer import FeatureEngineer
-from .shapley import IntArray, average_value, boosting_trees, forest_trees, shapley_values
+from .lightgbm import LightGBMClassifier
+from churn_mlops.models.shapley import (
+    IntArray,
+    average_value,
+    boosting_trees,
+    forest_trees,
+    lightgbm_trees,
+    shapley_values,
+)
 
 # %% ../../nbs/models/explanation.ipynb #c8923d6e
 _LEAST = 1e-6  # probabilities nearer to 0 or 1 than this count as this
@@ -121,6 +129,15 @@ def _of_boosting(
     trees = boosting_trees(estimator)
     start = float(np.ravel(estimator._baseline_prediction)[0])
     return start + average_value(trees), shapley_values(trees, features, feature_map.column_of)
+
+
+@log_odds_contributions.register
+def _of_lightgbm(
+    estimator: LightGBMClassifier, features: FloatArray, feature_map: FeatureMap
+) -> tuple[float, FloatArray]:
+    """Return the Shapley values of the trees."""
+    trees = lightgbm_trees(estimator)
+    return average_value(trees), shapley_values(trees, features, feature_map.column_of)
 
 # %% ../../nbs/models/explanation.ipynb #fd10997c
 @log_odds_contributions.register
