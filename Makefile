@@ -6,7 +6,9 @@ PYTHON ?= python3
 MODEL  ?= models/churn-model.zip
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+BENCH  := .venv-bench
+INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP    := $(BIN)/python $(INSTALL)
 JUPYTER_ENV := JUPYTER_CONFIG_DIR=$(CURDIR)/$(VENV)/jupyter/config JUPYTER_DATA_DIR=$(CURDIR)/$(VENV)/jupyter/data \
 	JUPYTER_RUNTIME_DIR=$(CURDIR)/$(VENV)/jupyter/runtime JUPYTERLAB_SETTINGS_DIR=$(CURDIR)/$(VENV)/jupyter/settings \
 	JUPYTERLAB_WORKSPACES_DIR=$(CURDIR)/$(VENV)/jupyter/workspaces
@@ -16,7 +18,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help train test docs docs-serve readme lab serve export build clean
+.PHONY: help train test docs docs-serve readme lab serve bench export build clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -44,6 +46,9 @@ lab: $(VENV)/.with-lab  ## open JupyterLab on nbs/; a save leaves a clean notebo
 serve: $(VENV)/.with-api  ## answer over HTTP with MODEL=models/churn-model.zip
 	@$(BIN)/churn-serve "$(MODEL)" $(ARGS)
 
+bench: $(BENCH)/.made  ## compare accuracy and speed with other models: ARGS="file.csv --target column"
+	@$(BENCH)/bin/python benchmarks/accuracy.py $(ARGS)
+
 export: $(VENV)/.with-docs  ## write churn_mlops/ from the notebooks, and clean them
 	@$(BIN)/nbdev-export && $(BIN)/nbdev-clean
 
@@ -53,14 +58,26 @@ build: $(VENV)/.with-dev  ## build and check the sdist and the wheel in dist/
 	@$(BIN)/twine check --strict dist/*
 
 clean:  ## remove everything that a target of this file made, except models
-	@rm -rf $(VENV) build dist _docs _proc *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(BENCH) build dist _docs _proc *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
-$(VENV)/.made:
+define CHECK_PYTHON
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python " + sys.version.split()[0] + \
 		" is too old: name one from 3.11 on, for instance: make PYTHON=python3.13 $(MAKECMDGOALS)")'
+endef
+
+$(VENV)/.made:
+	$(CHECK_PYTHON)
 	@echo "Making $(VENV) ..."
 	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+# The libraries to compare with stay out of the environment that the package is developed and tested in.
+$(BENCH)/.made: pyproject.toml constraints.txt benchmarks/requirements.txt
+	$(CHECK_PYTHON)
+	@echo "Installing churn_mlops and the libraries to compare with into $(BENCH) ..."
+	@$(PYTHON) -m venv --clear $(BENCH)
+	@$(BENCH)/bin/python $(INSTALL) -r benchmarks/requirements.txt -e .
 	@touch $@
 
 # One stamp for each set of extras, so that a second call installs nothing; dev holds all the others.
