@@ -7,8 +7,17 @@ TYPE_CHECKING = False  # type checkers take it for true; importing typing would 
 if TYPE_CHECKING:
     from .churn_model import ChurnModel as ChurnModel
     from .inference import ChurnPredictor as ChurnPredictor
+    from .selection import compare_models as compare_models
+    from .selection import tune as tune
     from .train import train_model as train_model
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
-        __name__, {"ChurnModel": ".churn_model", "ChurnPredictor": ".inference", "train_model": ".train"}
+        __name__,
+        {
+            "ChurnModel": ".churn_model",
+            "ChurnPredictor": ".inference",
+            "compare_models": ".selection",
+            "train_model": ".train",
+            "tune": ".selection",
+        },
     )
