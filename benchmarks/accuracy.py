@@ -170,7 +170,8 @@ def competitors(X: pd.DataFrame, threads: int) -> dict[str, Callable[[], Any]]:
         models = {name: make for name, make in models.items() if not name.lower().startswith(library)}
     if not logged(X):
         del models["logistic, logs of tenure and total charges"]
-    return models | {f"churn_mlops: {name}": lambda name=name: ChurnModel(name) for name in MODEL_TYPES}
+    ours = [name for name, known in MODEL_TYPES.items() if known.is_installed]
+    return models | {f"churn_mlops: {name}": lambda name=name: ChurnModel(name) for name in ours}
 
 
 def measure(model: Any, X: pd.DataFrame, y: pd.Series) -> dict[str, float]:

@@ -496,8 +496,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'churn_mlops/models/selection.py'),
                                               'churn_mlops.models.selection._draw': ( 'models/selection.html#_draw',
                                                                                       'churn_mlops/models/selection.py'),
-                                              'churn_mlops.models.selection._is_installed': ( 'models/selection.html#_is_installed',
-                                                                                              'churn_mlops/models/selection.py'),
                                               'churn_mlops.models.selection._notebook_bar': ( 'models/selection.html#_notebook_bar',
                                                                                               'churn_mlops/models/selection.py'),
                                               'churn_mlops.models.selection._progress': ( 'models/selection.html#_progress',

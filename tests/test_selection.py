@@ -53,13 +53,9 @@ class TestDifferenceInterval:
 
 class TestCompareModels:
     def test_default_is_every_installed_model_type(self, customers, monkeypatch):
-        def missing(**params):
-            raise ImportError("no such library")
-
-        kept = {"logistic_regression": MODEL_TYPES["logistic_regression"], "other": ModelType(missing, "not installed")}
-        monkeypatch.setattr("churn_mlops.models.estimators.MODEL_TYPES", kept)
-        monkeypatch.setattr(selection, "MODEL_TYPES", kept)
-        monkeypatch.setattr("churn_mlops.models.churn_model.MODEL_TYPES", kept)
+        absent = ModelType(LogisticRegression, "not installed", needs="no_such_package")
+        types = {"absent": absent, "logistic_regression": MODEL_TYPES["logistic_regression"]}
+        monkeypatch.setattr(selection, "MODEL_TYPES", types)
         assert compare_models(*customers, folds=2).index.tolist() == ["logistic_regression"]
 
     def test_same_model_twice_differs_by_nothing(self, customers):
@@ -189,10 +185,14 @@ def tune_logistic(customers, **options) -> TuningResult:
 
 
 class TestTune:
-    @pytest.mark.parametrize("model_type", SEARCH_SPACES)
+    def test_every_model_type_has_a_search_space(self):
+        assert SEARCH_SPACES.keys() == MODEL_TYPES.keys()
+
+    @pytest.mark.parametrize("model_type", [name for name in SEARCH_SPACES if MODEL_TYPES[name].is_installed])
     def test_every_draw_is_a_model(self, customers, model_type):
         X, y = customers
-        quick = {"random_forest": {"n_estimators": 5}, "hist_gradient_boosting": {"max_iter": 5}}.get(model_type, {})
+        few = {"random_forest": "n_estimators", "hist_gradient_boosting": "max_iter", "lightgbm": "max_trees"}
+        quick = {few[model_type]: 5} if model_type in few else {}
         for params in ParameterSampler(SEARCH_SPACES[model_type], 3, random_state=1):
             assert np.isfinite(ChurnModel(model_type, **{**params, **quick}).fit(X, y).predict_proba(X)).all()
 

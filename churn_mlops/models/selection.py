@@ -120,15 +120,6 @@ def _score_folds(model: Any, X: Any, y: pd.Series, splits: list[Any], advance: C
     return pd.DataFrame(rows)
 
 # %% ../../nbs/models/selection.ipynb #7ba395c3
-def _is_installed(model_type: str) -> bool:
-    """Say whether the library of a model type can be imported."""
-    try:
-        make_estimator(model_type)
-    except ImportError:
-        return False
-    return True
-
-
 def _candidates(model_types: Sequence[str] | Mapping[str, Any] | None) -> dict[str, Any]:
     """Give the models to compare by name."""
     if isinstance(model_types, Mapping):
@@ -136,7 +127,8 @@ def _candidates(model_types: Sequence[str] | Mapping[str, Any] | None) -> dict[s
     elif isinstance(model_types, str):
         raise ValueError(f"model_types={model_types!r}: give a list of names, or a mapping of names to models")
     else:
-        names = list(filter(_is_installed, MODEL_TYPES)) if model_types is None else model_types
+        installed = [name for name, known in MODEL_TYPES.items() if known.is_installed]
+        names = installed if model_types is None else model_types
         models = {name: ChurnModel(name) for name in names}
     if not models:
         raise ValueError("model_types is empty: there is nothing to compare")
@@ -234,6 +226,12 @@ SEARCH_SPACES: dict[str, Mapping[str, Any]] = {
         "min_samples_leaf": stats.randint(5, 80),
         "l2_regularization": stats.loguniform(1e-2, 1e2),
         "max_features": stats.uniform(0.2, 0.8),
+    },
+    "lightgbm": {
+        "learning_rate": stats.loguniform(0.01, 0.1),
+        "num_leaves": stats.randint(3, 32),
+        "min_child_samples": stats.randint(5, 80),
+        "reg_lambda": stats.loguniform(1e-2, 1e2),
     },
 }
 
