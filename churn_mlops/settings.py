@@ -138,8 +138,8 @@ class ModelSettings(_Section):
     """Section ``[model]``: which model is trained, and how."""
 
     type: _Text = Field(
-        default="random_forest",
-        description="The type of model. random_forest, logistic_regression or hist_gradient_boosting.",
+        default="blend",
+        description="The type of model. blend, random_forest, logistic_regression, hist_gradient_boosting or lightgbm.",
     )
     params: Annotated[dict[str, Any], BeforeValidator(_parse_json)] = Field(
         default={},

@@ -21,6 +21,7 @@ from churn_mlops.models.explanation import (
 from churn_mlops.models.shapley import average_value, boosting_trees, forest_trees, shapley_values
 
 SMALL = {
+    "blend": {"max_iter": 20, "cv": 2},
     "random_forest": {"n_estimators": 20},
     "hist_gradient_boosting": {"max_iter": 30},
     "lightgbm": {"max_trees": 30},

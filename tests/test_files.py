@@ -24,6 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from churn_mlops.data import generate_sample_data
 from churn_mlops.features import FeatureEngineer
 from churn_mlops.models import persistence
+from churn_mlops.models.blend import BlendedClassifier
 from churn_mlops.models.description import TRUSTED_TYPES, refused_types
 from churn_mlops.models.lightgbm import LightGBMClassifier
 from churn_mlops.models.persistence import ModelFileError, UnsafeModelError, read_model_file, write_model_file
@@ -32,6 +33,7 @@ ESTIMATORS = {
     "forest": lambda: RandomForestClassifier(n_estimators=4, max_depth=4, random_state=42),
     "logistic": lambda: LogisticRegression(max_iter=1_000),
     "lightgbm": lambda: LightGBMClassifier(max_trees=6),
+    "blend": lambda: BlendedClassifier(max_iter=6, cv=2, random_state=42),
     "boosting": lambda: HistGradientBoostingClassifier(max_iter=4, random_state=42),
     "boosting that stops early": lambda: HistGradientBoostingClassifier(
         max_iter=4, early_stopping=True, scoring="roc_auc", random_state=42

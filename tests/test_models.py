@@ -60,7 +60,7 @@ class TestChurnModel:
         assert not model._is_fitted
 
     def test_init_unknown_type(self):
-        with pytest.raises(ValueError, match="Unknown model type: 'xgb'; use one of random_forest"):
+        with pytest.raises(ValueError, match="Unknown model type: 'xgb'; use one of blend, random_forest"):
             ChurnModel("xgb")
 
     def test_init_unknown_parameter(self):
@@ -194,6 +194,13 @@ def test_train_model_returns_the_model_and_its_metrics(customers):
     model, metrics = train_model(X[:400], y[:400], X[400:], y[400:], "logistic_regression", C=0.5)
     assert model.params == {"C": 0.5}
     assert metrics == model.metrics_ == model.evaluate(X[400:], y[400:])
+
+
+def test_impossible_thread_count_names_the_variable(customers, monkeypatch):
+    monkeypatch.setenv("CHURN_THREADS", "many")
+    table = pd.concat([customers[0]] * 40)
+    with pytest.raises(ValueError, match="CHURN_THREADS is 'many'"):
+        ChurnModel("logistic_regression").fit(table, [*customers[1]] * 40)
 
 
 def test_every_model_type_is_named_where_the_setting_is_described():

@@ -191,7 +191,12 @@ class TestTune:
     @pytest.mark.parametrize("model_type", [name for name in SEARCH_SPACES if MODEL_TYPES[name].is_installed])
     def test_every_draw_is_a_model(self, customers, model_type):
         X, y = customers
-        few = {"random_forest": "n_estimators", "hist_gradient_boosting": "max_iter", "lightgbm": "max_trees"}
+        few = {
+            "random_forest": "n_estimators",
+            "hist_gradient_boosting": "max_iter",
+            "lightgbm": "max_trees",
+            "blend": "max_iter",
+        }
         quick = {few[model_type]: 5} if model_type in few else {}
         for params in ParameterSampler(SEARCH_SPACES[model_type], 3, random_state=1):
             assert np.isfinite(ChurnModel(model_type, **{**params, **quick}).fit(X, y).predict_proba(X)).all()

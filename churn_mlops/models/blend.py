@@ -26,7 +26,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..features.encoders import FloatArray
-from ..threads import limit_threads, usable_cores
+from ..threads import cores_for, limit_threads
 
 # %% ../../nbs/models/blend.ipynb #e24a8a06
 @dataclass(eq=False)
@@ -231,7 +231,7 @@ class SplineLogistic(_LogOddsClassifier):
     Attributes
     ----------
     intercept_ : float
-        The log-odds where all curves are zero.
+        The log-odds of the average customer: each curve has the mean 0 in training.
     terms_ : list of SplineTerm
         The curve of each feature. The log-odds are the intercept plus all curves.
     n_knots_, logarithm_, C_ : int, bool, float
@@ -270,7 +270,16 @@ class SplineLogistic(_LogOddsClassifier):
         sizes = np.cumsum([term.coefficients.shape[2] for term in terms[best]])[:-1]
         weights = np.split(model.coef_[0], sizes)
         self.terms_ = [replace(t, coefficients=t.coefficients @ w) for t, w in zip(terms[best], weights, strict=True)]
+        self._centre(X)
         return paths[best][i] if folds else None
+
+    def _centre(self, X: FloatArray) -> None:
+        """Shift each curve so that its mean is zero, and the intercept by as much: the log-odds stay the same."""
+        means = [float(term(x).mean()) for term, x in zip(self.terms_, X.T, strict=True)]
+        constant = np.array([[0.0], [0.0], [0.0], [1.0]])
+        shifted = zip(self.terms_, means, strict=True)
+        self.terms_ = [replace(term, coefficients=term.coefficients - mean * constant) for term, mean in shifted]
+        self.intercept_ += sum(means)
 
     def contributions(self, X: Any) -> FloatArray:
         """Return the share of each feature in the log-odds.
@@ -293,14 +302,9 @@ class SplineLogistic(_LogOddsClassifier):
         return self.intercept_ + sum((term(x) for term, x in zip(self.terms_, X.T, strict=True)), np.zeros(len(X)))
 
 # %% ../../nbs/models/blend.ipynb #85f07b1b
-def _cores_for(n_rows: int) -> int:
-    """Return on how many cores so many rows are worth to be worked on."""
-    return usable_cores() if n_rows >= 20_000 else 1
-
-
 def _mean_log_odds(boosters: Sequence[HistGradientBoostingClassifier], X: FloatArray) -> FloatArray:
     """Return the mean of boosters' log-odds."""
-    with limit_threads(_cores_for(len(X)), library="openmp"):
+    with limit_threads(cores_for(len(X)), library="openmp"):
         return np.asarray(np.mean([booster.decision_function(X) for booster in boosters], axis=0))
 
 # %% ../../nbs/models/blend.ipynb #5c588613
@@ -378,7 +382,7 @@ class BaggedBoosting(_LogOddsClassifier):
             return _log_loss(y[rest], _mean_log_odds([fitted[job]], X[rest]))
 
         heats = [(leaves, fold) for leaves in sizes for fold in (0, 1)]
-        with ThreadPoolExecutor(_cores_for(len(X))) as pool:
+        with ThreadPoolExecutor(cores_for(len(X))) as pool:
             fitted = dict(zip(heats, pool.map(fit, heats), strict=True))
             best = min(sizes, key=lambda leaves: loss((leaves, 0)) + loss((leaves, 1)))
             others = list(pool.map(fit, [(best, fold) for fold in range(2, len(folds))]))

@@ -25,6 +25,7 @@ from .estimators import MODEL_TYPES, make_estimator
 from .evaluation import evaluate_predictions
 from .explanation import Explanation, explain_log_odds
 from .persistence import ModelFileError, read_model_file, write_model_file
+from ..threads import cores_for, limit_threads
 
 # %% ../../nbs/models/churn_model.ipynb #6247fe92
 def _two_classes(y: Any) -> tuple[npt.NDArray[Any], npt.NDArray[np.int_]]:
@@ -108,7 +109,8 @@ class _Classifier(ClassifierMixin, _Parameters):  # type: ignore[misc]
         engineer = FeatureEngineer() if self.feature_engineer is None else clone(self.feature_engineer)
         check_consistent_length(X, codes)
         features = np.asarray(engineer.fit_transform(X))
-        self.estimator_ = make_estimator(self.model_type, self.params).fit(features, codes)
+        with limit_threads(cores_for(len(features))):
+            self.estimator_ = make_estimator(self.model_type, self.params).fit(features, codes)
         self.feature_engineer_, self.classes_ = engineer, classes
         self.n_features_in_ = engineer.n_features_in_
         if hasattr(engineer, "feature_names_in_"):
@@ -141,7 +143,9 @@ class _Classifier(ClassifierMixin, _Parameters):  # type: ignore[misc]
         """
         if not self._is_fitted:
             raise NotFittedError("ChurnModel must be fitted before prediction")
-        return np.asarray(self.estimator_.predict_proba(np.asarray(self.feature_engineer_.transform(X))))
+        features = np.asarray(self.feature_engineer_.transform(X))
+        with limit_threads(cores_for(len(features))):
+            return np.asarray(self.estimator_.predict_proba(features))
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """Predict the label of each customer: churn from a probability of ``threshold_``; see `predict_proba`.
@@ -219,8 +223,8 @@ class ChurnModel(_Classifier):
 
     Parameters
     ----------
-    model_type : {"random_forest", "logistic_regression", "hist_gradient_boosting"}
-        The algorithm, see `MODEL_TYPES`.
+    model_type : str, default "random_forest"
+        The algorithm, see `MODEL_TYPES`. ``"blend"`` is what ``churn-train`` uses by default.
     feature_engineer : FeatureEngineer, optional
         How the table becomes numbers; it is cloned, and fitted in ``fit``.
     **params

@@ -42,6 +42,10 @@ TRUSTED_TYPES: dict[str, str] = {
         )
     },
     "churn_mlops.models.lightgbm.LightGBMClassifier": "ObjectNode",
+    **{
+        f"churn_mlops.models.blend.{name}": "ObjectNode"
+        for name in ("BlendedClassifier", "SplineLogistic", "BaggedBoosting", "SplineTerm")
+    },
     "sklearn.linear_model._logistic.LogisticRegression": "ObjectNode",
     "sklearn.ensemble._forest.RandomForestClassifier": "ObjectNode",
     "sklearn.tree._classes.DecisionTreeClassifier": "ObjectNode",

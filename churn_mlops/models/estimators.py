@@ -15,6 +15,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
+from .blend import BlendedClassifier
 from .lightgbm import LightGBMClassifier
 
 # %% ../../nbs/models/estimators.ipynb #83c96a7b
@@ -46,6 +47,11 @@ class ModelType:
 
 # %% ../../nbs/models/estimators.ipynb #6e227dfe
 MODEL_TYPES: dict[str, ModelType] = {
+    "blend": ModelType(
+        BlendedClassifier,
+        "Smooth curves and boosted trees, weighted: level with the best on any table, calibrated.",
+        {"random_state": 42},
+    ),
     "random_forest": ModelType(
         RandomForestClassifier,
         "Hundreds of trees, averaged: good without tuning, hard to break.",

@@ -20,6 +20,7 @@ from sklearn.linear_model import LogisticRegression
 
 from ..features.encoders import FloatArray, column_kind
 from ..features.engineer import FeatureEngineer
+from .blend import BaggedBoosting, BlendedClassifier, SplineLogistic
 from .lightgbm import LightGBMClassifier
 from churn_mlops.models.shapley import (
     IntArray,
@@ -138,6 +139,29 @@ def _of_lightgbm(
     """Return the Shapley values of the trees."""
     trees = lightgbm_trees(estimator)
     return average_value(trees), shapley_values(trees, features, feature_map.column_of)
+
+# %% ../../nbs/models/explanation.ipynb #2256dc6a
+@log_odds_contributions.register
+def _of_curves(estimator: SplineLogistic, features: FloatArray, feature_map: FeatureMap) -> tuple[float, FloatArray]:
+    """Add up the curves of each raw column."""
+    return estimator.intercept_, feature_map.add_up(estimator.contributions(features))
+
+
+@log_odds_contributions.register
+def _of_bagging(estimator: BaggedBoosting, features: FloatArray, feature_map: FeatureMap) -> tuple[float, FloatArray]:
+    """Average the boosters' contributions."""
+    baselines, parts = zip(*(_of_boosting(each, features, feature_map) for each in estimator.boosters_), strict=True)
+    return float(np.mean(baselines)), np.mean(parts, axis=0)
+
+
+@log_odds_contributions.register
+def _of_blend(estimator: BlendedClassifier, features: FloatArray, feature_map: FeatureMap) -> tuple[float, FloatArray]:
+    """Weight the contributions of curves and trees."""
+    start, total = estimator.intercept_, np.zeros((len(features), len(feature_map.columns)))
+    for weight, part in zip(estimator.weights_, (estimator.curves_, estimator.trees_), strict=True):
+        baseline, contributions = log_odds_contributions(part, features, feature_map)
+        start, total = start + float(weight) * baseline, total + weight * contributions
+    return start, total
 
 # %% ../../nbs/models/explanation.ipynb #fd10997c
 @log_odds_contributions.register

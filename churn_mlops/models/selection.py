@@ -218,6 +218,7 @@ SEARCH_SPACES: dict[str, Mapping[str, Any]] = {
         "max_features": stats.uniform(0.05, 0.6),
         "max_samples": stats.uniform(0.3, 0.7),
     },
+    "blend": {"learning_rate": stats.loguniform(0.03, 0.2), "cv": stats.randint(3, 11)},
     "logistic_regression": {"C": stats.loguniform(1e-3, 1e2)},
     "hist_gradient_boosting": {
         "learning_rate": stats.loguniform(0.01, 0.2),

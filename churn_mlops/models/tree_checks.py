@@ -18,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.tree._tree import Tree
 
+from .blend import BaggedBoosting, BlendedClassifier, SplineLogistic, SplineTerm
 from .lightgbm import TREE_ARRAYS, LightGBMClassifier
 
 # %% ../../nbs/models/tree_checks.ipynb #d50e9749
@@ -171,8 +172,50 @@ def _check_lightgbm(model: LightGBMClassifier) -> None:
         for tree in trees:
             _check_lightgbm_tree(tree, _width(model))
 
+# %% ../../nbs/models/tree_checks.ipynb #517ff6fe
+def _check_curve(term: SplineTerm) -> None:
+    """Check one curve of the spline model."""
+    knots, pieces = vars(term).get("knots"), vars(term).get("coefficients")
+    if not (isinstance(knots, np.ndarray) and isinstance(pieces, np.ndarray)):
+        raise ValueError("a curve has no pieces")
+    numbers = all(array.dtype == np.float64 and np.isfinite(array).all() for array in (knots, pieces))
+    _require(numbers, "a curve holds what is no number")
+    fits = knots.ndim == 1 and len(knots) > 1 and (np.diff(knots) >= 0).all() and pieces.shape == (4, len(knots) - 1)
+    _require(fits, "a curve has pieces that do not fit its knots")
+    ends = [vars(term).get(name) for name in ("minimum", "maximum", "log_unit")]
+    _require(all(isinstance(end, float) and np.isfinite(end) for end in ends), "a curve has no range")
+
+
+def _check_curves(model: SplineLogistic) -> None:
+    """Check that the spline model has a curve for each column."""
+    terms = vars(model).get("terms_", [])
+    sound = type(terms) is list and all(isinstance(term, SplineTerm) for term in terms)
+    _require(sound and ("terms_" not in vars(model) or len(terms) == _width(model)), "a column has no curve")
+
+
+def _check_boosters(model: BaggedBoosting) -> None:
+    """Check that all boosters take the same columns."""
+    boosters = vars(model).get("boosters_", [])
+    sound = type(boosters) is list and all(isinstance(each, HistGradientBoostingClassifier) for each in boosters)
+    _require(sound and all(_width(each) == _width(model) for each in boosters), "a booster does not fit the others")
+
+
+def _check_blend(model: BlendedClassifier) -> None:
+    """Check that a blend has both of its parts."""
+    state = vars(model)
+    if "weights_" in state:
+        parts = isinstance(state.get("curves_"), SplineLogistic) and isinstance(state.get("trees_"), BaggedBoosting)
+        weights = state["weights_"]
+        sound = isinstance(weights, np.ndarray) and weights.shape == (2,) and np.isfinite(weights).all()
+        _require(parts and sound, "a blend lacks one of its parts")
+        _require(_width(model.curves_) == _width(model.trees_) == _width(model), "a blend has parts of another width")
+
 # %% ../../nbs/models/tree_checks.ipynb #d5b3f414
 _CHECKS: dict[type, Callable[[Any], None]] = {
+    SplineTerm: _check_curve,
+    SplineLogistic: _check_curves,
+    BaggedBoosting: _check_boosters,
+    BlendedClassifier: _check_blend,
     LightGBMClassifier: _check_lightgbm,
     Tree: _check_tree,
     TreePredictor: _check_predictor,
