@@ -140,6 +140,7 @@ def test_model_info_describes_the_model(client: TestClient, path: Path) -> None:
         "model_type": "logistic_regression",
         "params": {"C": 0.5},
         "columns": KINDS,
+        "threshold": 0.5,
         "metrics": model.metrics_,
         "trained_at": model.trained_at_,
         "n_rows": 300,

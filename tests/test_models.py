@@ -51,6 +51,12 @@ def fitted(customers):
     return ChurnModel("random_forest", n_estimators=20).fit(*customers)
 
 
+@pytest.fixture(scope="module")
+def predictor(fitted, tmp_path_factory):
+    """Return a predictor for the fitted forest."""
+    return ChurnPredictor(fitted.save(tmp_path_factory.mktemp("models") / "model.zip"))
+
+
 class TestChurnModel:
     def test_init_random_forest(self):
         model = ChurnModel(model_type="random_forest", n_estimators=50)
@@ -209,11 +215,6 @@ def test_every_model_type_is_named_where_the_setting_is_described():
 
 
 class TestChurnPredictor:
-    @pytest.fixture(scope="class")
-    def predictor(self, fitted, tmp_path_factory):
-        """Return a predictor for the fitted forest."""
-        return ChurnPredictor(fitted.save(tmp_path_factory.mktemp("models") / "model.zip"))
-
     @pytest.fixture
     def customer(self, customers):
         """Return one customer as JSON would bring it."""
