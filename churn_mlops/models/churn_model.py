@@ -281,7 +281,7 @@ class ChurnModel(_Classifier):
         Returns
         -------
         dict of str to float
-            accuracy, precision, recall, f1, roc_auc, pr_auc and brier, each in [0, 1].
+            accuracy, precision, recall, f1, roc_auc, pr_auc, brier and ece, each in [0, 1].
         """
         proba = self.predict_proba(X)[:, 1]
         unknown = set(pd.unique(pd.Series(np.asarray(y)))) - set(self.classes_.tolist())

@@ -14,7 +14,6 @@ import logging
 import os
 import pickletools
 import platform
-import secrets
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 
 from .. import __version__
 from .description import build, describe, refused_types
+from ..utils import write_file_atomically
 
 # %% ../../nbs/models/persistence.ipynb #157d5cc9
 _logger = logging.getLogger(__name__)
@@ -78,26 +78,6 @@ def _pack(members: Mapping[str, bytes], manifest: Mapping[str, Any]) -> bytes:
             archive.writestr(info, data)
     return buffer.getvalue()
 
-# %% ../../nbs/models/persistence.ipynb #29bcfc6c
-def _replace_file(path: Path, data: bytes) -> None:
-    """Give a file new content in one step, or leave it as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name == "posix":  # the new name must reach the disk as well
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-
 # %% ../../nbs/models/persistence.ipynb #8840cf5c
 def write_model_file(path: str | os.PathLike[str], objects: Mapping[str, Any], manifest: Mapping[str, Any]) -> Path:
     """Write fitted objects and what is known about them into one file.
@@ -136,7 +116,7 @@ def write_model_file(path: str | os.PathLike[str], objects: Mapping[str, Any], m
         raise ModelFileError(f"{path} was not written: {error}") from error
     told["digest"] = _digest(members, told)
     try:
-        _replace_file(path, _pack(members, told))
+        write_file_atomically(path, _pack(members, told))
     except OSError as error:
         raise type(error)(error.errno, f"The model file was not written: {error.strerror}", str(path)) from error
     return path

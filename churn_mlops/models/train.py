@@ -36,7 +36,7 @@ from ..data.validation import encode_target, validate_data
 from .churn_model import ChurnModel
 from .economics import Economics, best_threshold, retention_list
 from .estimators import MODEL_TYPES, make_estimator
-from .evaluation import cross_validate_model, predict_out_of_fold
+from .evaluation import METRIC_MEANINGS, cross_validate_model, predict_out_of_fold
 from churn_mlops.settings import (
     DataSettings,
     EconomicsSettings,
@@ -447,17 +447,6 @@ def _cross_validate(model: ChurnModel, customers: Customers, settings: Settings,
     )
 
 # %% ../../nbs/models/train.ipynb #55d7fcd6
-_MEANING = {
-    "accuracy": "answers that were right",
-    "precision": "of those predicted to churn, who did",
-    "recall": "of those who churned, who was found",
-    "f1": "precision and recall in one",
-    "roc_auc": "ranking quality; chance is 0.5",
-    "pr_auc": "same, for the top of the list",
-    "brier": "error of the probabilities",
-}
-
-
 def _metrics_table(result: TrainingResult) -> Table:
     """Lay the metrics out for a terminal."""
     table = Table(
@@ -470,7 +459,7 @@ def _metrics_table(result: TrainingResult) -> Table:
     table.add_column("meaning", overflow="fold")
     for name, value in result.metrics.items():
         folds = [f"{result.cv_mean[name]:.3f} ± {result.cv_std[name]:.3f}"] if result.cv_mean else []
-        table.add_row(name, f"{value:.3f}", *folds, _MEANING[name])
+        table.add_row(name, f"{value:.3f}", *folds, METRIC_MEANINGS[name])
     return table
 
 # %% ../../nbs/models/train.ipynb #68ad29a0
