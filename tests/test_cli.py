@@ -148,6 +148,13 @@ class TestDecisions:
         assert listed["expected_profit"].is_monotonic_decreasing
         assert (listed["expected_profit"] > 0).all()
 
+    def test_report_is_a_page_with_what_was_noticed(self, customers, tmp_path):
+        done = churn_train(customers, *QUICK, "--report", "out/report.html", cwd=tmp_path)
+        page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+        assert "Report: out/report.html" in done.stdout.replace(str(tmp_path) + "/", "")
+        assert page.startswith("<!DOCTYPE html>")
+        assert "customer_id" in page
+
     def test_budget_cuts_the_list(self, customers, tmp_path):
         churn_train(customers, *QUICK, "--retention-list", "list.csv", "--budget", "40", cwd=tmp_path)
         assert 0 < pd.read_csv(tmp_path / "list.csv")["cumulative_cost"].max() <= 40

@@ -289,13 +289,17 @@ def predict_out_of_fold(
     return pd.concat(parts)
 
 # %% ../../nbs/models/evaluation.ipynb #c7e5f502
-def cross_validate_model(model: _Classifier, X: pd.DataFrame, y: pd.Series, **how: Any) -> pd.DataFrame:
+def cross_validate_model(
+    model: _Classifier, X: pd.DataFrame, y: pd.Series, *, threshold: float = 0.5, **how: Any
+) -> pd.DataFrame:
     """Evaluate a model on several splits, each customer being tested once.
 
     Parameters
     ----------
     model, X, y
         As for `predict_out_of_fold`.
+    threshold : float, default 0.5
+        The probability from which a customer counts as predicted to churn.
     **how
         ``folds``, ``seed``, ``time``, ``groups`` and ``on_fold`` of `predict_out_of_fold`.
 
@@ -305,5 +309,8 @@ def cross_validate_model(model: _Classifier, X: pd.DataFrame, y: pd.Series, **ho
         One row for each fold, with the metrics of `evaluate_predictions`.
     """
     tested = predict_out_of_fold(model, X, y, **how)
-    rows = {fold: evaluate_predictions(part["y_true"], part["y_proba"]) for fold, part in tested.groupby("fold")}
+    rows = {
+        fold: evaluate_predictions(part["y_true"], part["y_proba"], threshold=threshold)
+        for fold, part in tested.groupby("fold")
+    }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("fold")

@@ -37,6 +37,8 @@ from .churn_model import ChurnModel
 from .economics import Economics, best_threshold, retention_list
 from .estimators import MODEL_TYPES, make_estimator
 from .evaluation import METRIC_MEANINGS, cross_validate_model, predict_out_of_fold
+from .report import make_report, write_report
+from ..pages import require_matplotlib
 from churn_mlops.settings import (
     DataSettings,
     EconomicsSettings,
@@ -352,6 +354,8 @@ def run_training(settings: Settings, step: Step = nullcontext) -> TrainingResult
     """
     seconds: dict[str, float] = {}
     unfitted, economics = make_model(settings.model), make_economics(settings.economics)
+    if settings.output.report:
+        require_matplotlib()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         with _timed(step, "load", seconds):
@@ -367,13 +371,17 @@ def run_training(settings: Settings, step: Step = nullcontext) -> TrainingResult
             model.threshold_ = _threshold(unfitted, parts, economics, customers, settings)
         with _timed(step, "evaluate", seconds) as advance:
             model.metrics_ = model.evaluate(parts.X_test, parts.y_test)
-            folds = _cross_validate(unfitted, customers, settings, advance)
+            folds = _cross_validate(unfitted, customers, settings, advance, model.threshold_)
         with _timed(step, "save", seconds):
             path = model.save(settings.output.model_path)
             if settings.output.retention_list:
-                write_retention_list(
-                    settings.output.retention_list, model, customers, economics, settings.economics.budget
-                )
+                budget = settings.economics.budget
+                write_retention_list(settings.output.retention_list, model, customers, economics, budget)
+        if settings.output.report:
+            with _timed(step, "report", seconds):
+                cv = folds if len(folds) else None
+                page = make_report(model, parts.X_test, parts.y_test, cv=cv, findings=findings, economics=economics)
+                write_report(settings.output.report, page)
     return TrainingResult(
         run_id=uuid.uuid4().hex[:12],
         model=model,
@@ -389,6 +397,7 @@ def run_training(settings: Settings, step: Step = nullcontext) -> TrainingResult
         seconds=seconds,
         findings=findings,
         warnings=list(dict.fromkeys(str(each.message) for each in caught if each.category is UserWarning)),
+        report_path=settings.output.report,
         list_path=settings.output.retention_list,
     )
 
@@ -428,7 +437,9 @@ def _threshold(
     return choose_threshold(model, parts, economics, folds=folds, seed=settings.split.seed, time=time, groups=groups)
 
 
-def _cross_validate(model: ChurnModel, customers: Customers, settings: Settings, advance: Any) -> pd.DataFrame:
+def _cross_validate(
+    model: ChurnModel, customers: Customers, settings: Settings, advance: Any, threshold: float
+) -> pd.DataFrame:
     """Evaluate on the folds that the settings ask for; an empty table if none."""
     folds = settings.model.cv_folds
     if not folds:
@@ -444,6 +455,7 @@ def _cross_validate(model: ChurnModel, customers: Customers, settings: Settings,
         time=customers.time,
         groups=customers.groups,
         on_fold=report,
+        threshold=threshold,
     )
 
 # %% ../../nbs/models/train.ipynb #55d7fcd6
@@ -488,6 +500,8 @@ def _report(result: TrainingResult, console: Console) -> None:
     if result.model_path.is_relative_to(Path.cwd()):
         path = str(result.model_path.relative_to(Path.cwd()))
     console.print(f"\nSaved to {path}", highlight=False, soft_wrap=True)
+    if result.report_path:
+        console.print(f"Report: {result.report_path}", highlight=False, soft_wrap=True)
     if result.list_path:
         console.print(f"Customers worth contacting: {result.list_path}", highlight=False, soft_wrap=True)
     console.print("\nNext:")
@@ -543,6 +557,7 @@ def train_command(
     cv_folds: Annotated[int | None, typer.Option(help="Folds of the cross-validation; 0 for none.")] = None,
     threshold: Annotated[str | None, typer.Option(help="From which probability on: a number, or profit.")] = None,
     output: Annotated[Path | None, typer.Option(help="The model file to write.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Also write a report for the browser.")] = None,
     retention: Annotated[
         Path | None, typer.Option("--retention-list", help="Also write the customers worth contacting, CSV or Parquet.")
     ] = None,
@@ -569,7 +584,7 @@ def train_command(
                 "threshold": threshold,
             },
             economics={"budget": budget},
-            output={"model_path": output, "retention_list": retention},
+            output={"model_path": output, "report": report, "retention_list": retention},
         )
         with _progress(Console(stderr=True)) as step:
             result = run_training(chosen, step)
