@@ -204,7 +204,8 @@ class OutputSettings(_Section):
         default=Path("models/churn-model.zip"), description="The file that the trained model is saved to. A path."
     )
     report: _OptionalPath = Field(
-        default=None, description="The report on the trained model, a page for the browser. A path, or empty: none."
+        default=None,
+        description="The folder for a report on the trained model, report.html and metrics.csv. A path, or empty: none.",
     )
     retention_list: _OptionalPath = Field(
         default=None,

@@ -149,11 +149,25 @@ class TestDecisions:
         assert (listed["expected_profit"] > 0).all()
 
     def test_report_is_a_page_with_what_was_noticed(self, customers, tmp_path):
-        done = churn_train(customers, *QUICK, "--report", "out/report.html", cwd=tmp_path)
+        done = churn_train(customers, *QUICK, "--report", "out", cwd=tmp_path)
         page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+        figures = pd.read_csv(tmp_path / "out" / "metrics.csv", index_col="metric")
         assert "Report: out/report.html" in done.stdout.replace(str(tmp_path) + "/", "")
         assert page.startswith("<!DOCTYPE html>")
         assert "customer_id" in page
+        assert 0 < figures.at["roc_auc", "low"] < figures.at["roc_auc", "value"] < figures.at["roc_auc", "high"] <= 1
+        assert {"always_no", "logistic_regression"} < set(figures)
+
+    def test_report_on_sample_data_knows_the_best_possible(self, tmp_path):
+        churn_train(*QUICK, "--report", "out", cwd=tmp_path)
+        figures = pd.read_csv(tmp_path / "out" / "metrics.csv", index_col="metric")
+        assert figures.at["log_loss", "best_possible"] < figures.at["log_loss", "value"]
+
+    def test_report_that_names_a_file_is_refused_before_anything_is_read(self, customers, tmp_path):
+        done = churn_train(customers, *QUICK, "--report", "report.html", cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.endswith("a report is a folder, for report.html and metrics.csv; name one\n")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["customers.csv"]
 
     def test_budget_cuts_the_list(self, customers, tmp_path):
         churn_train(customers, *QUICK, "--retention-list", "list.csv", "--budget", "40", cwd=tmp_path)

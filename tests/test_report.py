@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import chi2
 from sklearn.inspection import permutation_importance
 
 from churn_mlops import pages
@@ -31,9 +32,10 @@ from churn_mlops.models.evaluation import (
     evaluate_predictions,
     expected_calibration_error,
     lift_table,
+    population_stability_index,
     reliability_table,
 )
-from churn_mlops.models.report import make_report, write_report
+from churn_mlops.models.report import EvaluationReport, evaluate_report
 
 HOSTILE = '<script>alert("x")</script>'
 OUTCOMES = st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), min_size=1, max_size=60)
@@ -104,9 +106,19 @@ def html(model: ChurnModel, split: Any) -> str:
         Finding("leak", f"column {HOSTILE} alone tells who leaves", HOSTILE, 0.999),
         Finding("duplicates", "some rows repeat", None, float("nan")),
     ]
-    return make_report(
-        model, split.X_test, split.y_test, cv=folds, findings=findings, economics=Economics(), title=HOSTILE
-    )
+    return evaluate_report(
+        model,
+        split.X_test,
+        split.y_test,
+        cv=folds,
+        findings=findings,
+        economics=Economics(),
+        X_train=split.X_train,
+        y_train=split.y_train,
+        truth=np.full(len(split.y_test), 0.25),
+        segments=[HOSTILE, "joined", "tenure $x_1$", "total_charges"],
+        title=HOSTILE,
+    ).html
 
 
 @pytest.fixture(scope="module")
@@ -121,11 +133,13 @@ class TestPage:
             "What was trained",
             "What was noticed",
             "How good it is",
+            "Decisions",
             "Ranking",
             "Probabilities",
             "Money",
             "What it looks at",
             "Segments",
+            "Training and test",
             "Columns left out",
             "What this report does not know",
         ]
@@ -183,13 +197,13 @@ class TestPage:
 
     def test_it_is_the_same_each_time(self, model: ChurnModel, split: Any) -> None:
         few = split.X_test.head(60), split.y_test.head(60)
-        assert make_report(model, *few) == make_report(model, *few)
+        assert evaluate_report(model, *few) == evaluate_report(model, *few)
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_every_model_type_has_a_report(model_type: str, split: Any) -> None:
     model = ChurnModel(model_type).fit(split.X_train.head(300), split.y_train.head(300))
-    assert model_type in make_report(model, split.X_test.head(100), split.y_test.head(100))
+    assert model_type in evaluate_report(model, split.X_test.head(100), split.y_test.head(100)).html
 
 
 def test_labels_may_be_words(split: Any) -> None:
@@ -202,7 +216,7 @@ def test_labels_may_be_words(split: Any) -> None:
 def test_the_callers_table_and_style_stay_as_they_are(model: ChurnModel, split: Any) -> None:
     X, y = split.X_test.head(60), split.y_test.head(60)
     before, style = X.copy(), dict(mpl.rcParams)
-    make_report(model, X, y)
+    evaluate_report(model, X, y)
     pd.testing.assert_frame_equal(X, before)
     assert dict(mpl.rcParams) == style
 
@@ -211,7 +225,7 @@ class TestRefusals:
     @pytest.mark.parametrize(("label", "words"), [(0, "none of them churned"), (1, "all of them churned")])
     def test_one_class_is_said_in_words(self, model: ChurnModel, split: Any, label: int, words: str) -> None:
         with pytest.raises(ValueError, match=f"of 300 customers {words}"):
-            make_report(model, split.X_test, [label] * len(split.X_test))
+            evaluate_report(model, split.X_test, [label] * len(split.X_test))
 
     @pytest.mark.parametrize("strange", [2, float("nan"), None, "Yes"])
     def test_labels_other_than_the_models_are_counted_but_not_repeated(
@@ -220,26 +234,26 @@ class TestRefusals:
         labels = split.y_test.astype(object).to_numpy().copy()
         labels[:2] = strange
         with pytest.raises(ValueError, match=r"^2 of 300 labels are missing or other than the model's own, 0 and 1$"):
-            make_report(model, split.X_test, labels)
+            evaluate_report(model, split.X_test, labels)
 
     def test_lengths_that_differ(self, model: ChurnModel, split: Any) -> None:
         with pytest.raises(ValueError, match="X has 300 customers and y has 299 labels"):
-            make_report(model, split.X_test, split.y_test[1:])
+            evaluate_report(model, split.X_test, split.y_test[1:])
 
     def test_a_model_that_is_not_fitted(self, split: Any) -> None:
         with pytest.raises(ValueError, match="must be fitted"):
-            make_report(ChurnModel(), split.X_test, split.y_test)
+            evaluate_report(ChurnModel(), split.X_test, split.y_test)
 
     def test_an_absent_column_of_customer_values(self, model: ChurnModel, split: Any) -> None:
         with pytest.raises(ValueError, match="customer_value = 'clv': the table has no such column"):
-            make_report(model, split.X_test, split.y_test, economics=Economics(customer_value="clv"))
+            evaluate_report(model, split.X_test, split.y_test, economics=Economics(customer_value="clv"))
 
     def test_without_matplotlib_it_says_what_to_install(
         self, model: ChurnModel, split: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         with pytest.raises(ImportError, match=re.escape('pip install "churn_mlops[report]"')):
-            make_report(model, split.X_test, split.y_test)
+            evaluate_report(model, split.X_test, split.y_test)
 
     def test_the_module_is_imported_without_matplotlib(self) -> None:
         code = "import sys, churn_mlops.models.report; sys.exit('matplotlib' in sys.modules)"
@@ -250,17 +264,17 @@ class TestFigures:
     def test_too_few_churners_get_no_interval_but_words(self, model: ChurnModel, split: Any) -> None:
         rows = np.r_[np.flatnonzero(split.y_test == 1)[:4], np.flatnonzero(split.y_test == 0)[:50]]
         few = report._examine(model, split.X_test.iloc[rows], split.y_test.iloc[rows])
-        shown = "".join(report._figures(few, None))
+        shown = "".join(report._figures(few, report._frame(few, None, {})))
         assert "no figure of this page is reliable, and no interval is given" in shown
         assert "95% interval" not in shown
 
     def test_a_cross_validation_outside_of_the_interval_is_pointed_out(self, case: Any) -> None:
         folds = pd.DataFrame({"roc_auc": [0.55, 0.56]})
-        assert "outside of that interval" in "".join(report._figures(case, folds))
+        assert "outside of that interval" in "".join(report._figures(case, report._frame(case, folds, {}), folds))
 
     @pytest.mark.parametrize("folds", [pd.DataFrame(), pd.DataFrame([{"roc_auc": 0.8}])])
     def test_no_fold_or_one_has_no_spread(self, case: Any, folds: pd.DataFrame) -> None:
-        shown = "".join(report._figures(case, folds))
+        shown = "".join(report._figures(case, report._frame(case, folds, {}), folds))
         assert "nan" not in shown
         assert "±" not in re.sub(r"<th.*?</th>", "", shown)
 
@@ -268,10 +282,10 @@ class TestFigures:
         careful = copy.copy(model)
         careful.threshold_ = 0.2
         case = report._examine(careful, split.X_test, split.y_test)
-        shown = "".join(report._figures(case, pd.DataFrame([{"recall": 0.5, "roc_auc": 0.8}])))
+        shown = "".join(report._figures(case, report._frame(case, None, {})))
+        expected = evaluate_predictions(case.y, case.proba, threshold=0.2)["recall"]
         assert "at a threshold of 0.2" in shown
-        assert f">{case.metrics['recall']:.3f}</td>" in shown
-        assert ">0.500</td>" not in shown.split("recall</th>")[1].split("</tr>")[0]
+        assert f">{expected:.3f}</td>" in shown.split("recall</th>")[1].split("</tr>")[0]
 
     def test_probabilities_that_are_wrong_are_called_wrong(self, case: Any) -> None:
         doubled = report._Case(case.model, case.X, case.y, np.minimum(1, 2 * case.proba))
@@ -375,14 +389,121 @@ class TestSegments:
         assert report._segments_of(case, "monthly_charges") is None
 
 
+class TestComparison:
+    def test_a_plain_logistic_regression_is_the_models_own_equal(self, model: ChurnModel, split: Any) -> None:
+        frame = evaluate_report(
+            model, split.X_test, split.y_test, X_train=split.X_train, y_train=split.y_train
+        ).to_frame()
+        assert frame["logistic_regression"].to_numpy() == pytest.approx(frame["value"].to_numpy())
+
+    def test_what_is_not_given_is_no_column(self, model: ChurnModel, split: Any) -> None:
+        frame = evaluate_report(model, split.X_test, split.y_test).to_frame()
+        assert list(frame) == ["value", "low", "high", "always_no"]
+
+    def test_a_difference_that_chance_explains_is_said_to_be_one(self, case: Any) -> None:
+        rng = np.random.default_rng(0)
+        same = np.clip(case.proba + rng.normal(0, 0.01, len(case.proba)), 0, 1)
+        assert "which chance explains" in report._difference(case, "logistic_regression", same)
+        assert "more than chance explains" in report._difference(case, "always_no", rng.random(len(case.proba)))
+
+    def test_truth_of_another_length_is_refused(self, model: ChurnModel, split: Any) -> None:
+        with pytest.raises(ValueError, match="truth has 3 probabilities, but there are 300 customers"):
+            evaluate_report(model, split.X_test, split.y_test, truth=[0.1, 0.2, 0.3])
+
+    def test_the_confusion_matrix_counts_every_customer_once(self, case: Any) -> None:
+        cells = [text for text in Reader(report._confusion(case, 0.5)).texts if re.fullmatch(r"\d+ \(.*%\)", text)]
+        assert sum(int(cell.split()[0]) for cell in cells) == len(case.y)
+
+    def test_two_thresholds_have_two_matrices(self, model: ChurnModel, split: Any) -> None:
+        careful = copy.copy(model)
+        careful.threshold_ = 0.2
+        both = report._decisions(report._examine(careful, split.X_test, split.y_test))
+        assert len(both) == 3
+        assert len(report._decisions(report._examine(model, split.X_test, split.y_test))) == 2
+
+
+class TestDrift:
+    def test_without_training_customers_nothing_is_invented(self, case: Any) -> None:
+        assert "nothing can be said" in "".join(report._drift(case, None, None))
+
+    def test_the_same_kind_of_customers_has_not_drifted(self, case: Any, split: Any) -> None:
+        assert "no more than chance explains" in "".join(report._drift(case, split.X_train, split.y_train))
+
+    def test_another_kind_of_customers_has(self, case: Any, split: Any) -> None:
+        loyal = split.X_train[split.X_train["tenure $x_1$"] > 50]
+        assert "more than chance explains: a large change" in "".join(report._drift(case, loyal, None))
+
+    def test_index_follows_the_formula(self) -> None:
+        before, now = np.repeat([0.1, 0.9], [80, 20]), np.repeat([0.1, 0.9], [50, 50])
+        expected = (0.5 - 0.8) * np.log(0.5 / 0.8) + (0.5 - 0.2) * np.log(0.5 / 0.2)
+        assert population_stability_index(before, now) == pytest.approx(expected)
+
+    def test_what_chance_explains_is_exceeded_in_one_case_of_twenty(self) -> None:
+        rng = np.random.default_rng(0)
+        found = [population_stability_index(rng.random(2_000), rng.random(500)) for _ in range(400)]
+        assert np.mean(np.array(found) > chi2.ppf(0.95, 9) * (1 / 2_000 + 1 / 500)) == pytest.approx(0.05, abs=0.03)
+
+    @pytest.mark.parametrize("bad", [[], [float("nan")], [float("inf")]])
+    def test_scores_that_are_none_are_refused(self, bad: list[float]) -> None:
+        with pytest.raises(ValueError, match="needs scores on both sides"):
+            population_stability_index([0.1, 0.2], bad)
+
+
+class TestChosenSegments:
+    @pytest.mark.parametrize("name", ["monthly_charges", "joined", "total_charges"])
+    def test_numbers_and_dates_are_cut_into_quarters(self, case: Any, name: str) -> None:
+        sizes = report._cut(case, name).drop(case.X.index[report._gaps(case.X[name])]).value_counts()
+        assert len(sizes) == 4
+        assert sizes.max() - sizes.min() < 0.1 * len(case.y)
+
+    def test_texts_of_many_values_keep_the_most_frequent(self, case: Any) -> None:
+        X = case.X.assign(city=[f"c{i % 40}" for i in range(len(case.X))])
+        many = report._Case(case.model, X, case.y, case.proba)
+        segments = report._cut(many, "city")
+        assert segments.nunique() == 10
+        assert "(others)" in set(segments)
+
+    def test_a_column_that_is_not_there_is_named(self, model: ChurnModel, split: Any) -> None:
+        with pytest.raises(ValueError, match="segments: the table has no column 'city'"):
+            evaluate_report(model, split.X_test, split.y_test, segments=["city"])
+
+    def test_the_interval_of_a_rate_is_wilsons(self) -> None:
+        assert report._rate_interval(10, 100) == pytest.approx((0.0552, 0.1744), abs=1e-4)
+        assert report._rate_interval(0, 50)[0] == pytest.approx(0)
+
+
+def made(html: str) -> EvaluationReport:
+    """Make a report of a given page."""
+    return EvaluationReport("<t>", html, pd.DataFrame({"value": [0.5]}, index=pd.Index(["recall"], name="metric")))
+
+
+class TestObject:
+    def test_a_notebook_shows_the_page_in_a_frame_that_runs_nothing(self, html: str) -> None:
+        elements = Reader(made(html)._repr_html_()).elements
+        assert [tag for tag, _ in elements] == ["iframe"]
+        assert elements[0][1]["sandbox"] == ""
+        assert elements[0][1]["srcdoc"] == html
+
+    def test_changing_the_table_leaves_the_report_as_it_is(self) -> None:
+        report = made("")
+        frame = report.to_frame()
+        frame.loc["recall", "value"] = 1
+        assert report.to_frame().loc["recall", "value"] == 0.5
+
+    def test_a_folder_gets_the_page_and_the_figures(self, tmp_path: Path) -> None:
+        assert made("page").save_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b" / "report.html"
+        assert (tmp_path / "a" / "b" / "report.html").read_text() == "page"
+        assert (tmp_path / "a" / "b" / "metrics.csv").read_text() == "metric,value\nrecall,0.5\n"
+
+
 class TestWriting:
     def test_folders_are_made_and_the_path_is_returned(self, tmp_path: Path) -> None:
-        path = write_report(str(tmp_path / "a" / "b.html"), "<p>é</p>")
+        path = made("<p>é</p>").save(str(tmp_path / "a" / "b.html"))
         assert path == tmp_path / "a" / "b.html"
         assert path.read_bytes() == "<p>é</p>".encode()
 
     def test_a_letter_that_is_none_is_still_written(self, tmp_path: Path) -> None:
-        assert write_report(tmp_path / "a.html", "\ud83d").read_text() == "&#55357;"
+        assert made("\ud83d").save(tmp_path / "a.html").read_text() == "&#55357;"
 
     def test_a_write_that_fails_leaves_the_old_report_and_nothing_else(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -390,15 +511,15 @@ class TestWriting:
         def full_disk(_: int) -> None:
             raise OSError(28, "No space left on device")
 
-        path = write_report(tmp_path / "a.html", "old")
+        path = made("old").save(tmp_path / "a.html")
         monkeypatch.setattr(os, "fsync", full_disk)
         with pytest.raises(OSError, match="The report was not written: No space left on device"):
-            write_report(path, "new")
+            made("new").save(path)
         assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
 
     def test_a_folder_in_the_way_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(OSError, match="The report was not written") as caught:
-            write_report(tmp_path, "x")
+            made("x").save(tmp_path)
         assert caught.value.filename == str(tmp_path)
 
 

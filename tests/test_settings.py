@@ -50,7 +50,7 @@ EXAMPLES: dict[tuple[str, str], tuple[Any, Any, Any]] = {
     ("economics", "acceptance"): (0.3, (3.0, 7.0), 0.1),
     ("economics", "budget"): (10.0, 20.0, 30.0),
     ("output", "model_path"): ("/a.zip", "/b.zip", "/c.zip"),
-    ("output", "report"): ("/a.html", "/b.html", "/c.html"),
+    ("output", "report"): ("/a", "/b", "/c"),
     ("output", "retention_list"): ("/a.csv", "/b.csv", "/c.csv"),
     ("serving", "model_path"): ("/a.zip", "/b.zip", "/c.zip"),
     ("serving", "host"): ("a", "b", "c"),

@@ -7,6 +7,7 @@ TYPE_CHECKING = False  # type checkers take it for true; importing typing would 
 if TYPE_CHECKING:
     from .churn_model import ChurnModel as ChurnModel
     from .inference import ChurnPredictor as ChurnPredictor
+    from .report import evaluate_report as evaluate_report
     from .selection import compare_models as compare_models
     from .selection import tune as tune
     from .train import train_model as train_model
@@ -17,6 +18,7 @@ else:
             "ChurnModel": ".churn_model",
             "ChurnPredictor": ".inference",
             "compare_models": ".selection",
+            "evaluate_report": ".report",
             "train_model": ".train",
             "tune": ".selection",
         },

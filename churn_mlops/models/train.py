@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Step', 'train_model', 'load_customers', 'Customers', 'prepare_customers', 'check_customers', 'make_model',
            'make_economics', 'choose_threshold', 'write_retention_list', 'TrainingResult', 'run_training',
-           'train_command', 'main']
+           'print_notes', 'metrics_table', 'train_command', 'main']
 
 # %% ../../nbs/models/train.ipynb #2e6b01c3
 import ast
@@ -15,7 +15,7 @@ import sys
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -36,9 +36,8 @@ from ..data.validation import encode_target, validate_data
 from .churn_model import ChurnModel
 from .economics import Economics, best_threshold, retention_list
 from .estimators import MODEL_TYPES, make_estimator
-from .evaluation import METRIC_MEANINGS, cross_validate_model, predict_out_of_fold
-from .report import make_report, write_report
-from ..pages import require_matplotlib
+from .evaluation import TABLE_MEANINGS, cross_validate_model, predict_out_of_fold
+from .report import check_report_folder, evaluate_report
 from churn_mlops.settings import (
     DataSettings,
     EconomicsSettings,
@@ -292,7 +291,7 @@ class TrainingResult:
     warnings : list of str
         What was noticed while reading and fitting, one sentence each.
     report_path, list_path : Path or None
-        The report and the retention list, where they were asked for.
+        The folder of the report and the file of the retention list, where they were asked for.
     """
 
     run_id: str
@@ -355,7 +354,7 @@ def run_training(settings: Settings, step: Step = nullcontext) -> TrainingResult
     seconds: dict[str, float] = {}
     unfitted, economics = make_model(settings.model), make_economics(settings.economics)
     if settings.output.report:
-        require_matplotlib()
+        check_report_folder(settings.output.report)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         with _timed(step, "load", seconds):
@@ -379,9 +378,7 @@ def run_training(settings: Settings, step: Step = nullcontext) -> TrainingResult
                 write_retention_list(settings.output.retention_list, model, customers, economics, budget)
         if settings.output.report:
             with _timed(step, "report", seconds):
-                cv = folds if len(folds) else None
-                page = make_report(model, parts.X_test, parts.y_test, cv=cv, findings=findings, economics=economics)
-                write_report(settings.output.report, page)
+                _write_report(settings, model, parts, folds, findings, economics)
     return TrainingResult(
         run_id=uuid.uuid4().hex[:12],
         model=model,
@@ -437,6 +434,31 @@ def _threshold(
     return choose_threshold(model, parts, economics, folds=folds, seed=settings.split.seed, time=time, groups=groups)
 
 
+def _write_report(
+    settings: Settings,
+    model: ChurnModel,
+    parts: Split,
+    folds: pd.DataFrame,
+    findings: list[Finding],
+    economics: Economics,
+) -> None:
+    """Write the report to the folder that the settings name."""
+    truth = None
+    if settings.data.path is None:  # of sample data, the best possible is known
+        truth = generate_sample_data(settings.data.sample_size, return_probability=True)[1].loc[parts.X_test.index]
+    evaluate_report(
+        model,
+        parts.X_test,
+        parts.y_test,
+        cv=folds,
+        findings=findings,
+        economics=economics,
+        X_train=parts.X_train,
+        y_train=parts.y_train,
+        truth=truth,
+    ).save_folder(settings.output.report or "")
+
+
 def _cross_validate(
     model: ChurnModel, customers: Customers, settings: Settings, advance: Any, threshold: float
 ) -> pd.DataFrame:
@@ -458,21 +480,53 @@ def _cross_validate(
         threshold=threshold,
     )
 
-# %% ../../nbs/models/train.ipynb #55d7fcd6
-def _metrics_table(result: TrainingResult) -> Table:
-    """Lay the metrics out for a terminal."""
-    table = Table(
-        title=f"{result.model.model_type}, {result.n_test:,} test customers", title_justify="left", box=SIMPLE_HEAD
-    )
+# %% ../../nbs/models/train.ipynb #34887a2b
+def print_notes(messages: Iterable[str], console: Console) -> None:
+    """Print what was noticed, one line each.
+
+    Parameters
+    ----------
+    messages : iterable of str
+        What was noticed.
+    console : rich.console.Console
+        Where to.
+    """
+    for message in messages:
+        console.print("note:", message, style="yellow", highlight=False, soft_wrap=True, markup=False)
+
+# %% ../../nbs/models/train.ipynb #568d97ee
+def metrics_table(title: str, columns: Mapping[str, Mapping[str, str]]) -> Table:
+    """Lay metrics out for a terminal.
+
+    Parameters
+    ----------
+    title : str
+        Stands above the table.
+    columns : mapping of str to mapping of str to str
+        The columns, each with the text of each metric.
+
+    Returns
+    -------
+    rich.table.Table
+    """
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("metric")
-    table.add_column("test", justify="right")
-    if result.cv_mean:
-        table.add_column(f"{result.n_folds}-fold mean ± sd", justify="right")
+    for name in columns:
+        table.add_column(name, justify="right")
     table.add_column("meaning", overflow="fold")
-    for name, value in result.metrics.items():
-        folds = [f"{result.cv_mean[name]:.3f} ± {result.cv_std[name]:.3f}"] if result.cv_mean else []
-        table.add_row(name, f"{value:.3f}", *folds, METRIC_MEANINGS[name])
+    for metric in next(iter(columns.values())):
+        table.add_row(metric, *(column[metric] for column in columns.values()), TABLE_MEANINGS[metric])
     return table
+
+# %% ../../nbs/models/train.ipynb #5c82542b
+def _metrics_of(result: TrainingResult) -> Table:
+    """Lay the metrics of a run out."""
+    columns = {"test": {name: f"{value:.3f}" for name, value in result.metrics.items()}}
+    if result.cv_mean:
+        columns[f"{result.n_folds}-fold mean ± sd"] = {
+            name: f"{mean:.3f} ± {result.cv_std[name]:.3f}" for name, mean in result.cv_mean.items()
+        }
+    return metrics_table(f"{result.model.model_type}, {result.n_test:,} test customers", columns)
 
 # %% ../../nbs/models/train.ipynb #68ad29a0
 @contextmanager
@@ -492,16 +546,15 @@ def _progress(console: Console) -> Iterator[Step]:
 
 def _report(result: TrainingResult, console: Console) -> None:
     """Print what a person wants to know after a run, and what to do next."""
-    for message in [*map(str, result.findings), *result.warnings]:
-        console.print("note:", message, style="yellow", highlight=False, soft_wrap=True, markup=False)
+    print_notes([*map(str, result.findings), *result.warnings], console)
     console.print(f"{result.n_rows:,} customers, {result.churn_rate:.1%} churned", highlight=False)
-    console.print(_metrics_table(result))
+    console.print(_metrics_of(result))
     path = str(result.model_path)
     if result.model_path.is_relative_to(Path.cwd()):
         path = str(result.model_path.relative_to(Path.cwd()))
     console.print(f"\nSaved to {path}", highlight=False, soft_wrap=True)
     if result.report_path:
-        console.print(f"Report: {result.report_path}", highlight=False, soft_wrap=True)
+        console.print(f"Report: {result.report_path / 'report.html'}", highlight=False, soft_wrap=True)
     if result.list_path:
         console.print(f"Customers worth contacting: {result.list_path}", highlight=False, soft_wrap=True)
     console.print("\nNext:")
@@ -557,7 +610,7 @@ def train_command(
     cv_folds: Annotated[int | None, typer.Option(help="Folds of the cross-validation; 0 for none.")] = None,
     threshold: Annotated[str | None, typer.Option(help="From which probability on: a number, or profit.")] = None,
     output: Annotated[Path | None, typer.Option(help="The model file to write.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Also write a report for the browser.")] = None,
+    report: Annotated[Path | None, typer.Option(help="A folder for a report: report.html and metrics.csv.")] = None,
     retention: Annotated[
         Path | None, typer.Option("--retention-list", help="Also write the customers worth contacting, CSV or Parquet.")
     ] = None,
