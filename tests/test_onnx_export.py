@@ -80,6 +80,11 @@ class TestEveryModelType:
         strange["signed_up"] = ["1900-03-01", "2000-02-29", "2100-02-28T23:59:59", None, "1970-01-01", "2024-12-31"]
         assert_same(model, model.export_onnx(tmp_path / "m.onnx"), strange)
 
+    def test_every_kind_of_white_space_is_a_gap(self, model, customers, tmp_path):
+        spaces = [chr(code) for code in range(0x11000) if chr(code).isspace()]
+        strange = customers[0].head(len(spaces) + 2).assign(contract_type=[*spaces, "\u200b", "\x00"])
+        assert_same(model, model.export_onnx(tmp_path / "m.onnx"), strange)
+
     def test_telco(self, model, telco, tmp_path):
         table = load_csv(telco).drop(columns="customerID")
         X, y = table.drop(columns="Churn"), table["Churn"]

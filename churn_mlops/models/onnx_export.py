@@ -184,6 +184,7 @@ def _date(graph: _Graph, days: str, encoder: DateEncoder) -> list[str]:
     """Encode days since 1970 as `DateEncoder` does."""
 
     def floor(value: str, divisor: float) -> str:
+        """Divide and round down."""
         return graph("Floor", graph("Div", value, divisor))
 
     since = graph("Add", graph("Floor", days), 719_468.0)  # since 0000-03-01
@@ -271,6 +272,7 @@ def _log_odds(estimator: Any, graph: _Graph, features: str) -> str:
 
 @_log_odds.register
 def _of_logistic_regression(estimator: LogisticRegression, graph: _Graph, features: str) -> str:
+    """Multiply by the coefficients and add the intercept."""
     return graph("Add", graph("MatMul", features, estimator.coef_.T.astype(np.float64)), estimator.intercept_)
 
 # %% ../../nbs/models/onnx_export.ipynb #2d556558
@@ -285,16 +287,19 @@ def _boosters(boosters: Sequence[HistGradientBoostingClassifier], graph: _Graph,
 
 @_log_odds.register
 def _of_boosting(estimator: HistGradientBoostingClassifier, graph: _Graph, features: str) -> str:
+    """Write a single booster down."""
     return _boosters([estimator], graph, features)
 
 
 @_log_odds.register
 def _of_bagging(estimator: BaggedBoosting, graph: _Graph, features: str) -> str:
+    """Write the mean of the boosters down."""
     return _boosters(estimator.boosters_, graph, features)
 
 
 @_log_odds.register
 def _of_lightgbm(estimator: LightGBMClassifier, graph: _Graph, features: str) -> str:
+    """Add up the trees."""
     return _sum_of_trees(graph, features, lightgbm_trees(estimator))
 
 # %% ../../nbs/models/onnx_export.ipynb #04fd1d4c
@@ -317,6 +322,7 @@ def _padded(arrays: Sequence[FloatArray], fill: float) -> FloatArray:
 # %% ../../nbs/models/onnx_export.ipynb #4d27f085
 @_log_odds.register
 def _of_curves(estimator: SplineLogistic, graph: _Graph, features: str) -> str:
+    """Evaluate the curves of all columns side by side and add them up."""
     terms = estimator.terms_
     u = _scaled(graph, features, terms)
     starts = _padded([term.knots[:-1] for term in terms], np.inf)
@@ -334,6 +340,7 @@ def _of_curves(estimator: SplineLogistic, graph: _Graph, features: str) -> str:
 
 @_log_odds.register
 def _of_blend(estimator: BlendedClassifier, graph: _Graph, features: str) -> str:
+    """Weight curves and trees."""
     parts = [_log_odds(part, graph, features) for part in (estimator.curves_, estimator.trees_)]
     weighted = [graph("Mul", part, float(w)) for part, w in zip(parts, estimator.weights_, strict=True)]
     return graph("Add", graph("Add", *weighted), estimator.intercept_)
@@ -347,6 +354,7 @@ def _probability(estimator: Any, graph: _Graph, features: str) -> str:
 
 @_probability.register
 def _of_forest(estimator: RandomForestClassifier, graph: _Graph, features: str) -> str:
+    """Add up what the trees of a forest say; they compare in single precision."""
     single = graph("Cast", features, to=_FLOAT)
     return _sum_of_trees(graph, graph("Cast", single, to=_DOUBLE), forest_trees(estimator))
 
