@@ -24,6 +24,7 @@ from ..features.engineer import FeatureEngineer
 from .estimators import MODEL_TYPES, make_estimator
 from .evaluation import evaluate_predictions
 from .explanation import Explanation, explain_log_odds
+from .onnx_export import export_onnx
 from .persistence import ModelFileError, read_model_file, write_model_file
 from ..threads import cores_for, limit_threads
 
@@ -317,6 +318,30 @@ class ChurnModel(_Classifier):
             raise NotFittedError("ChurnModel must be fitted before it is saved")
         objects = {"feature_engineer": self.feature_engineer_, "estimator": self.estimator_}
         return write_model_file(path, objects, _manifest(self))
+
+    def export_onnx(self, path: str | Path) -> Path:
+        """Write the fitted model as an ONNX file, for services in other languages; see `export_onnx`.
+
+        The inputs are the raw columns, the outputs ``probability`` and ``label``: 1, if the
+        probability of ``classes_[1]`` is at least ``threshold_``, else 0.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        ImportError
+            If the extra ``onnx`` is not installed.
+        OnnxExportError
+            If onnxruntime does not give this model's answers; nothing is written then.
+        """
+        if not self._is_fitted:
+            raise NotFittedError("ChurnModel must be fitted before it is exported")
+        told = _manifest(self)
+        facts = {name: told[name] for name in ("model_type", "classes", "n_rows", "created")}
+        return export_onnx(path, self.feature_engineer_, self.estimator_, threshold=self.threshold_, facts=facts)
 
     @classmethod
     def load(cls, path: str | Path) -> "ChurnModel":
