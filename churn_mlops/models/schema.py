@@ -81,6 +81,7 @@ class InputSchema:
         self.kinds = {name: encoder.kind for name, encoder in needed.items()}
         self.example: dict[str, Any] = {name: encoder.example for name, encoder in needed.items()}
         self.row_model = _row_model(needed)
+        self._validator = self.row_model.__pydantic_validator__
         self._all_names = model.feature_names
 
     def check(self, customer: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,16 +102,21 @@ class InputSchema:
             If a column is absent or its value is of another kind; every such column
             is named in the message.
         """
+        return self.values(self.row(customer))
+
+    def row(self, customer: Mapping[str, Any]) -> BaseModel:
+        """Check one customer and return it as a ``row_model``; see `check`."""
         if not isinstance(customer, Mapping):
             raise ValueError(f"a customer is a mapping of column names to values, not {type(customer).__name__}")
+        given = customer if isinstance(customer, dict) else dict(customer)
         try:
-            return self.values(self.row_model.model_validate(dict(customer)))
+            return self._validator.validate_python(given)  # type: ignore[no-any-return]
         except ValidationError as error:
             raise ValueError("; ".join(map(_explain, error.errors()))) from None
 
     def values(self, row: BaseModel) -> dict[str, Any]:
-        """Return a checked customer as raw columns and values."""
-        return row.model_dump(by_alias=True)
+        """Return a checked customer as raw columns and values, in the order of ``kinds``."""
+        return dict(zip(self.kinds, vars(row).values(), strict=True))
 
     def table(self, customers: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         """Turn checked customers into the raw table that the model takes."""
