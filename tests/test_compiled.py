@@ -120,15 +120,17 @@ def test_plan_equals_the_estimator_for_10_000_strange_customers(kind, engine, mo
     assert plan.compiled.engine == ("python" if kind == "logistic_regression" else engine)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", FEW)
-def test_batch_equals_the_estimator_for_10_000_strange_customers(kind, models, strange, strange_table):
-    rows = [list(customer.values()) for customer in strange]
+def test_batch_equals_the_estimator_for_10_000_strange_customers(kind, engine, models, strange, strange_table):
+    columns = list(zip(*(customer.values() for customer in strange), strict=True))
     expected = models[kind].predict_proba(strange_table)[:, 1]
-    np.testing.assert_allclose(Plan(models[kind]).probabilities(rows), expected, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(Plan(models[kind], engine).probabilities(columns), expected, rtol=0, atol=1e-9)
 
 
 def test_features_of_a_batch_equal_those_of_the_feature_engineer(models, strange, strange_table):
-    features = Plan(models["blend"]).features([list(customer.values()) for customer in strange])
+    columns = list(zip(*(customer.values() for customer in strange), strict=True))
+    features = Plan(models["blend"]).features(columns)
     np.testing.assert_array_equal(features, models["blend"].feature_engineer_.transform(strange_table))
 
 

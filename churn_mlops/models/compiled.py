@@ -9,7 +9,8 @@ __all__ = ['Engine', 'FlatTrees', 'Compiled', 'Plan']
 import logging
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -20,6 +21,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.special import expit
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
@@ -77,8 +79,6 @@ class FlatTrees:
         The left and the right child of each node in turn; a leaf is its own child.
     value : ndarray of float64, shape (n_nodes,)
         What a leaf adds.
-    depth : int
-        Steps from a root to the deepest leaf.
     dtype : type
         The precision in which features are compared: scikit-learn's forests use float32.
     """
@@ -88,7 +88,6 @@ class FlatTrees:
     threshold: FloatArray
     child: npt.NDArray[np.int32]
     value: FloatArray
-    depth: int
     dtype: type = np.float64
 
 # %% ../../nbs/models/compiled.ipynb #c8e8d7a2
@@ -102,14 +101,6 @@ class _Tree:
     left: npt.NDArray[Any]
     right: npt.NDArray[Any]
     value: FloatArray
-
-
-def _depth(child: npt.NDArray[np.int32], roots: npt.NDArray[np.int32]) -> int:
-    """Return how many steps lead from the roots to the deepest leaf."""
-    depth, level = 0, roots
-    while len(level := level[child[2 * level] != level]):
-        depth, level = depth + 1, np.concatenate([child[2 * level], child[2 * level + 1]])
-    return depth
 
 
 def _flatten(trees: Sequence[_Tree], weight: float = 1.0, dtype: type = np.float64) -> FlatTrees:
@@ -126,7 +117,7 @@ def _flatten(trees: Sequence[_Tree], weight: float = 1.0, dtype: type = np.float
     roots = starts[:-1].astype(np.int32)
     feature, threshold = joined("feature", 0).astype(np.int32), joined("threshold", np.inf).astype(np.float64)
     value = weight * np.where(leaf, np.concatenate([tree.value for tree in trees]), 0.0)
-    return FlatTrees(roots, feature, threshold, child, value, _depth(child, roots), dtype)
+    return FlatTrees(roots, feature, threshold, child, value, dtype)
 
 # %% ../../nbs/models/compiled.ipynb #4bac6b69
 def _forest_tree(tree: Any) -> _Tree:
@@ -162,6 +153,7 @@ class _Formula:
     shares: Sequence[Share]
     trees: FlatTrees | None = None
     is_log_odds: bool = True
+    all_shares: Callable[[FloatArray], FloatArray] | None = None  # their sum, for many customers
 
 
 class _CannotCompileError(ValueError):
@@ -195,13 +187,15 @@ def _of_boosters(boosters: Sequence[HistGradientBoostingClassifier], weight: flo
 
 
 def _of_curves(model: SplineLogistic, weight: float = 1.0) -> _Formula:
-    return _Formula(weight * model.intercept_, [_curve(term, weight) for term in model.terms_])
+    shares = [_curve(term, weight) for term in model.terms_]
+    return _Formula(weight * model.intercept_, shares, all_shares=lambda X: weight * model.contributions(X).sum(axis=1))
 
 
 def _of_blend(model: BlendedClassifier) -> _Formula:
     curves = _of_curves(model.curves_, float(model.weights_[0]))
     trees = _of_boosters(model.trees_.boosters_, float(model.weights_[1]))
-    return _Formula(model.intercept_ + curves.intercept + trees.intercept, curves.shares, trees.trees)
+    intercept = model.intercept_ + curves.intercept + trees.intercept
+    return _Formula(intercept, curves.shares, trees.trees, all_shares=curves.all_shares)
 
 # %% ../../nbs/models/compiled.ipynb #77238eaf
 _FORMULAS: dict[type, Callable[[Any], _Formula]] = {
@@ -318,44 +312,76 @@ def _layout(encoders: Iterable[Encoder]) -> list[slice]:
 
 # %% ../../nbs/models/compiled.ipynb #f6694a5b
 _FEW_NODES = 10_000
-Walk: TypeAlias = Callable[[npt.NDArray[Any]], float]
+Walk: TypeAlias = Callable[[npt.NDArray[Any]], FloatArray]
+
+
+def _levels(trees: FlatTrees) -> list[npt.NDArray[Any]]:
+    """Return the inner nodes at each depth, the roots first."""
+    levels, level = [], trees.roots
+    while len(level := level[trees.child[2 * level] != level]):
+        levels.append(level)
+        level = np.concatenate([trees.child[2 * level], trees.child[2 * level + 1]])
+    return levels
 
 
 def _numpy_walk(trees: FlatTrees) -> Walk:
-    """Return a walk through all trees at once."""
-    roots, depth = trees.roots.astype(np.intp), range(trees.depth)
+    """Return a walk of one row, of shape (1, n_features), through all trees at once."""
+    roots, depth = trees.roots.astype(np.intp), range(len(_levels(trees)))
     feature, child = trees.feature.astype(np.intp), trees.child.astype(np.intp)
     threshold, value, left = trees.threshold, trees.value, 2 * np.arange(len(trees.value))
 
-    def compare_first(x: npt.NDArray[Any]) -> float:
+    def compare_first(x: npt.NDArray[Any]) -> FloatArray:
         following = child.take(left + (x.take(feature) > threshold))
         node = roots
         for _ in depth:
             node = following.take(node)
-        return float(value.take(node).sum())
+        return np.asarray(value.take(node).sum(keepdims=True))
 
-    def compare_on_the_way(x: npt.NDArray[Any]) -> float:
+    def compare_on_the_way(x: npt.NDArray[Any]) -> FloatArray:
         node = roots
         for _ in depth:
             node = child.take(2 * node + (x.take(feature.take(node)) > threshold.take(node)))
-        return float(value.take(node).sum())
+        return np.asarray(value.take(node).sum(keepdims=True))
 
     return compare_first if len(value) <= _FEW_NODES else compare_on_the_way
+
+# %% ../../nbs/models/compiled.ipynb #3c2ea663
+_NODE = np.dtype([("number", np.float64), ("feature", np.int32), ("right", np.int32)])
+
+
+def _pack(trees: FlatTrees) -> tuple[npt.NDArray[np.int32], npt.NDArray[Any]]:
+    """Return roots and nodes, each left child behind its parent; a leaf has the feature -1 and its value as number."""
+    left, right = trees.child[::2], trees.child[1::2]
+    levels, size = _levels(trees), np.ones(len(left), dtype=np.int32)
+    for level in reversed(levels):
+        size[level] += size[left[level]] + size[right[level]]
+    place = np.zeros(len(left), dtype=np.int32)
+    place[trees.roots] = np.cumsum(size[trees.roots]) - size[trees.roots]
+    for level in levels:
+        place[left[level]] = place[level] + 1
+        place[right[level]] = place[level] + 1 + size[left[level]]
+    is_leaf = left == np.arange(len(left))
+    nodes = np.empty(len(left), dtype=_NODE)
+    nodes["number"][place] = np.where(is_leaf, trees.value, trees.threshold)
+    nodes["feature"][place] = np.where(is_leaf, -1, trees.feature)
+    nodes["right"][place] = place[right]
+    return place[trees.roots], nodes
 
 # %% ../../nbs/models/compiled.ipynb #c9fd5d7a
 _logger = logging.getLogger(__name__)
 
 
-def _sum_leaves(x: Any, roots: Any, feature: Any, threshold: Any, child: Any, value: Any) -> Any:
-    """Walk through one tree after the other; numba compiles this."""
-    total = 0.0
-    for node in roots:
-        following = child[2 * node + (x[feature[node]] > threshold[node])]
-        while following != node:
-            node = following
-            following = child[2 * node + (x[feature[node]] > threshold[node])]
-        total += value[node]
-    return total
+def _sum_leaves(X: Any, totals: Any, roots: Any, nodes: Any) -> None:
+    """Add up the leaves of each row; numba compiles this. A tree stays in the cache for 64 rows."""
+    for start in range(0, len(X), 64):
+        rows = X[start : start + 64]
+        for root in roots:
+            for i in range(len(rows)):
+                at = root
+                while nodes[at]["feature"] >= 0:
+                    goes_left = rows[i, nodes[at]["feature"]] <= nodes[at]["number"]
+                    at = at + 1 if goes_left else nodes[at]["right"]
+                totals[start + i] += nodes[at]["number"]
 
 
 @lru_cache(maxsize=1)
@@ -372,9 +398,15 @@ def _machine_code() -> Any:
 
 def _numba_walk(trees: FlatTrees) -> Walk:
     """Return a walk in machine code, compiled now and not when a customer calls."""
-    loop, arrays = _machine_code(), (trees.roots, trees.feature, trees.threshold, trees.child, trees.value)
-    loop(np.zeros(int(trees.feature.max()) + 1, dtype=trees.dtype), *arrays)
-    return lambda x: float(loop(x, *arrays))
+    loop, (roots, nodes) = _machine_code(), _pack(trees)
+
+    def walk(X: npt.NDArray[Any]) -> FloatArray:
+        totals = np.zeros(len(X))
+        loop(X, totals, roots, nodes)
+        return totals
+
+    walk(np.zeros((1, int(trees.feature.max()) + 1), dtype=trees.dtype))
+    return walk
 
 # %% ../../nbs/models/compiled.ipynb #6530f70a
 Engine: TypeAlias = Literal["numba", "numpy", "python", "estimator"]
@@ -462,12 +494,13 @@ class Plan:
         self._encoders = list(zip(encoders.values(), layout, strict=True))
         self._writers = [_WRITERS[e.kind](e, at.start, formula.shares[at]) for e, at in self._encoders]
         self._intercept, self._is_log_odds = formula.intercept, formula.is_log_odds
+        self._all_shares = formula.all_shares
         self._estimator, self._width = model.estimator_, len(formula.shares)
         self._walk: Walk | None = None
         self.compiled = Compiled("python")
         if formula.trees is not None:
             self._walk, self.compiled = _choose_walk(formula.trees, engine)
-            self._empty: npt.NDArray[Any] = np.zeros(self._width, dtype=formula.trees.dtype)
+            self._empty: npt.NDArray[Any] = np.zeros((1, self._width), dtype=formula.trees.dtype)
 
     def probability(self, values: Iterable[Any]) -> float:
         """Return the probability of churn of one customer.
@@ -482,44 +515,60 @@ class Plan:
         float
         """
         total, walk = self._intercept, self._walk
-        x: Vector = [0.0] * self._width if walk is None else self._empty.copy()
+        row = None if walk is None else self._empty.copy()
+        x: Vector = [0.0] * self._width if row is None else row[0]
         for write, value in zip(self._writers, values, strict=True):
             total += write(value, x)
-        if walk is not None:
-            total += walk(x)
+        if walk is not None and row is not None:
+            total += float(walk(row)[0])
         return _probability(total) if self._is_log_odds else total
 
-    def probabilities(self, customers: Sequence[Collection[Any]]) -> FloatArray:
+    def probabilities(self, columns: Sequence[Sequence[Any]]) -> FloatArray:
         """Return the probability of churn of many customers.
 
         Parameters
         ----------
-        customers : sequence of n_customers collections of values
-            Each as for `probability`.
+        columns : sequence of n_columns sequences of n_customers values
+            The values of each of ``columns``, checked by `InputSchema`.
 
         Returns
         -------
         ndarray of shape (n_customers,)
         """
-        if len(customers) <= _FEW_CUSTOMERS:
-            return np.array([self.probability(values) for values in customers], dtype=np.float64)
-        with limit_threads(cores_for(len(customers))):
-            return np.asarray(self._estimator.predict_proba(self.features(customers))[:, 1])
+        if len(columns[0]) <= _FEW_CUSTOMERS:
+            return np.array([self.probability(values) for values in zip(*columns, strict=True)], dtype=np.float64)
+        features = self.features(columns)
+        cores = cores_for(len(features))
+        if self._walk is None or self.compiled.engine != "numba":
+            with limit_threads(cores):
+                return np.asarray(self._estimator.predict_proba(features)[:, 1])
+        total = self._intercept + self._walk_all(self._walk, features, cores)
+        if self._all_shares is not None:
+            total += self._all_shares(features)
+        return np.asarray(expit(total)) if self._is_log_odds else total
 
-    def features(self, customers: Sequence[Collection[Any]]) -> FloatArray:
+    def _walk_all(self, walk: Walk, features: FloatArray, cores: int) -> FloatArray:
+        """Send many customers through the trees, a part of them on each core."""
+        rows = np.ascontiguousarray(features, dtype=self._empty.dtype)
+        if cores == 1:
+            return walk(rows)
+        with ThreadPoolExecutor(cores) as pool:
+            return np.concatenate(list(pool.map(walk, np.array_split(rows, cores))))
+
+    def features(self, columns: Sequence[Sequence[Any]]) -> FloatArray:
         """Encode many customers without a DataFrame, as `FeatureEngineer.transform` does.
 
         Parameters
         ----------
-        customers : sequence of n_customers collections of values
-            Each as for `probability`.
+        columns : sequence of n_columns sequences of n_customers values
+            As for `probabilities`.
 
         Returns
         -------
         ndarray of shape (n_customers, n_features)
         """
-        features = np.empty((len(customers), self._width), order="F")
-        for (encoder, at), values in zip(self._encoders, zip(*customers, strict=True), strict=True):
+        features = np.empty((len(columns[0]), self._width), order="F")
+        for (encoder, at), values in zip(self._encoders, columns, strict=True):
             _FILLERS[encoder.kind](encoder, values, features[:, at])
         return features
 

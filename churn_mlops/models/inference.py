@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from pydantic import BaseModel
-
 from ..features.encoders import FloatArray
 from .churn_model import ChurnModel
 from .compiled import Compiled, Engine, Plan
@@ -118,9 +116,9 @@ class ChurnPredictor:
         ValueError
             If a column is absent or holds a value of another kind.
         """
-        row = self._check(0, customer)
         if self._plan is None:
-            return self.predict_checked([self.schema.values(row)])[0]
+            return self.predict_batch([customer])[0]
+        row = self.schema.row(customer, 0)
         return _answer(self._plan.probability(vars(row).values()), self.model.threshold_)
 
     def predict_batch(self, customers: Sequence[Mapping[str, Any]]) -> list[Prediction]:
@@ -131,10 +129,11 @@ class ChurnPredictor:
         ValueError
             If any customer does not fit; the message says which, counted from 0.
         """
-        rows = [self._check(i, customer) for i, customer in enumerate(customers)]
+        columns = self.schema.columns(customers)
         if self._plan is None:
-            return self.predict_checked([self.schema.values(row) for row in rows])
-        return self._answers(self._plan.probabilities([vars(row).values() for row in rows]))
+            rows = zip(*columns, strict=True)
+            return self.predict_checked([dict(zip(self.schema.kinds, row, strict=True)) for row in rows])
+        return self._answers(self._plan.probabilities(columns))
 
     def predict_checked(self, customers: Sequence[Mapping[str, Any]]) -> list[Prediction]:
         """Predict customers that have passed `InputSchema.check`; see `predict_batch`."""
@@ -142,8 +141,7 @@ class ChurnPredictor:
             return []
         if self._plan is None:
             return self._answers(self.model.predict_proba(self.schema.table(customers))[:, 1])
-        columns = self._plan.columns
-        return self._answers(self._plan.probabilities([[customer[c] for c in columns] for customer in customers]))
+        return self._answers(self._plan.probabilities([[c[name] for c in customers] for name in self.schema.kinds]))
 
     def _answers(self, probabilities: FloatArray) -> list[Prediction]:
         return [_answer(probability, self.model.threshold_) for probability in probabilities.tolist()]
@@ -168,10 +166,4 @@ class ChurnPredictor:
         ValueError
             If a column is absent or holds a value of another kind.
         """
-        return self.model.explain(self.schema.table([self.schema.values(self._check(0, customer))])).reasons(0, top)
-
-    def _check(self, position: int, customer: Mapping[str, Any]) -> BaseModel:
-        try:
-            return self.schema.row(customer)
-        except ValueError as error:
-            raise ValueError(f"customer {position}: {error}") from None
+        return self.model.explain(self.schema.table([self.schema.values(self.schema.row(customer, 0))])).reasons(0, top)
