@@ -5,8 +5,8 @@
     python benchmarks/prediction.py --only blend --only random_forest
 
 A customer is a dict and so is the answer. The other side is what one would write without this package: a
-ColumnTransformer with SimpleImputer, StandardScaler and OneHotEncoder, fed a DataFrame made of the dict. Both are fitted
-on the same customers and asked in turn, in one run, so that what else the machine does meets both.
+ColumnTransformer with SimpleImputer, StandardScaler and OneHotEncoder, fed a DataFrame made of the dict. Both are
+fitted on the same customers and asked in turn, in one run, so that what else the machine does meets both.
 """
 
 import gc

@@ -372,9 +372,9 @@ _logger = logging.getLogger(__name__)
 
 
 def _sum_leaves(X: Any, totals: Any, roots: Any, nodes: Any) -> None:
-    """Add up the leaves of each row; numba compiles this. A tree stays in the cache for 64 rows."""
-    for start in range(0, len(X), 64):
-        rows = X[start : start + 64]
+    """Add up the leaves of each row; numba compiles this. Rows and a tree stay in the cache together."""
+    for start in range(0, len(X), 2048):
+        rows = X[start : start + 2048]
         for root in roots:
             for i in range(len(rows)):
                 at = root
@@ -589,7 +589,9 @@ def _fill_categories(encoder: CategoricalEncoder, values: Sequence[str | None], 
     rows, table = _categories(encoder)
     unseen = len(rows)
     found = {value: rows.get(value, unseen if value and value.strip() else rows[None]) for value in set(values)}
-    features[:] = table[np.fromiter(map(found.__getitem__, values), dtype=np.intp, count=len(values))]
+    row = np.fromiter(map(found.__getitem__, values), dtype=np.intp, count=len(values))
+    for place, feature in enumerate(table.T.copy()):
+        features[:, place] = feature.take(row)
 
 
 def _fill_dates(encoder: NumericEncoder, values: Sequence[datetime | None], features: FloatArray) -> None:
