@@ -139,7 +139,7 @@ def test_forest_compares_in_single_precision(models):
     column = list(model.feature_engineer_.columns_).index("charges")
     encoder = model.feature_engineer_.columns_["charges"]
     first = Plan(model, "numpy")
-    at = first._encoders[column][1].start
+    at = first._fillers[column][1].start
     tree = next(t.tree_ for t in model.estimator_.estimators_ if at in t.tree_.feature)
     threshold = tree.threshold[list(tree.feature).index(at)]
     near = threshold + np.array([-1e-9, -1e-12, 0, 1e-12, 1e-9])

@@ -449,6 +449,58 @@ def _choose_walk(trees: FlatTrees, engine: Engine | None) -> tuple[Walk, Compile
         _logger.warning("numba cannot be used, NumPy takes its place: %s", error)
         return _numpy_walk(trees), Compiled("numpy", f"numba cannot be used: {type(error).__name__}: {error}")
 
+# %% ../../nbs/models/compiled.ipynb #cde1fe47
+Filler: TypeAlias = Callable[[Sequence[Any], FloatArray], None]
+
+
+def _fill_numbers(encoder: NumericEncoder) -> Filler:
+    """Return what writes the features of a number; None becomes NaN on the way."""
+
+    def fill(values: Sequence[float | None], features: FloatArray) -> None:
+        numbers = np.array(values, dtype=np.float64)
+        missing = np.isnan(numbers)
+        with np.errstate(over="ignore"):
+            scaled = (np.where(missing, encoder.median, numbers) - encoder.mean) / encoder.scale
+        features[:, 0] = np.clip(scaled, -_FURTHEST, _FURTHEST)
+        if encoder.marks_missing:
+            features[:, 1] = missing
+
+    return fill
+
+
+def _fill_categories(encoder: CategoricalEncoder) -> Filler:
+    """Return what writes the 0/1 features of a category."""
+    rows, table = _categories(encoder)
+    gap, unseen, columns = rows[None], len(rows), table.T.copy()
+
+    def fill(values: Sequence[str | None], features: FloatArray) -> None:
+        found = {value: rows.get(value, unseen if value and value.strip() else gap) for value in set(values)}
+        row = np.fromiter(map(found.__getitem__, values), dtype=np.intp, count=len(values))
+        for place, column in enumerate(columns):
+            features[:, place] = column.take(row)
+
+    return fill
+
+
+def _fill_dates(encoder: NumericEncoder) -> Filler:
+    """Return what writes the features of a date."""
+    fill_days = _fill_numbers(encoder)
+
+    def fill(values: Sequence[datetime | None], features: FloatArray) -> None:
+        days, months = zip(*map(_days_and_month, values), strict=True)
+        fill_days(days, features)
+        features[:, -1] = months
+
+    return fill
+
+
+_FILLERS: dict[str, Callable[[Any], Filler]] = {
+    "numeric": _fill_numbers,
+    "boolean": _fill_numbers,
+    "categorical": _fill_categories,
+    "date": _fill_dates,
+}
+
 # %% ../../nbs/models/compiled.ipynb #26a93aaa
 def _probability(log_odds: float) -> float:
     """Return the probability that belongs to log-odds, however large."""
@@ -491,8 +543,9 @@ class Plan:
         encoders = model.feature_engineer_.columns_
         layout = _layout(encoders.values())
         self.columns = list(encoders)
-        self._encoders = list(zip(encoders.values(), layout, strict=True))
-        self._writers = [_WRITERS[e.kind](e, at.start, formula.shares[at]) for e, at in self._encoders]
+        placed = list(zip(encoders.values(), layout, strict=True))
+        self._writers = [_WRITERS[e.kind](e, at.start, formula.shares[at]) for e, at in placed]
+        self._fillers = [(_FILLERS[e.kind](e), at) for e, at in placed]
         self._intercept, self._is_log_odds = formula.intercept, formula.is_log_odds
         self._all_shares = formula.all_shares
         self._estimator, self._width = model.estimator_, len(formula.shares)
@@ -568,42 +621,6 @@ class Plan:
         ndarray of shape (n_customers, n_features)
         """
         features = np.empty((len(columns[0]), self._width), order="F")
-        for (encoder, at), values in zip(self._encoders, columns, strict=True):
-            _FILLERS[encoder.kind](encoder, values, features[:, at])
+        for (fill, at), values in zip(self._fillers, columns, strict=True):
+            fill(values, features[:, at])
         return features
-
-# %% ../../nbs/models/compiled.ipynb #de2e04ce
-def _fill_numbers(encoder: NumericEncoder, values: Sequence[float | None], features: FloatArray) -> None:
-    """Write the features of a number; None becomes NaN on the way."""
-    numbers = np.array(values, dtype=np.float64)
-    missing = np.isnan(numbers)
-    with np.errstate(over="ignore"):
-        scaled = (np.where(missing, encoder.median, numbers) - encoder.mean) / encoder.scale
-    features[:, 0] = np.clip(scaled, -_FURTHEST, _FURTHEST)
-    if encoder.marks_missing:
-        features[:, 1] = missing
-
-
-def _fill_categories(encoder: CategoricalEncoder, values: Sequence[str | None], features: FloatArray) -> None:
-    """Write the 0/1 features of a category."""
-    rows, table = _categories(encoder)
-    unseen = len(rows)
-    found = {value: rows.get(value, unseen if value and value.strip() else rows[None]) for value in set(values)}
-    row = np.fromiter(map(found.__getitem__, values), dtype=np.intp, count=len(values))
-    for place, feature in enumerate(table.T.copy()):
-        features[:, place] = feature.take(row)
-
-
-def _fill_dates(encoder: NumericEncoder, values: Sequence[datetime | None], features: FloatArray) -> None:
-    """Write the features of a date."""
-    days, months = zip(*map(_days_and_month, values), strict=True)
-    _fill_numbers(encoder, days, features)
-    features[:, -1] = months
-
-
-_FILLERS: dict[str, Callable[[Any, Sequence[Any], FloatArray], None]] = {
-    "numeric": _fill_numbers,
-    "boolean": _fill_numbers,
-    "categorical": _fill_categories,
-    "date": _fill_dates,
-}
