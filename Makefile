@@ -48,6 +48,7 @@ serve: $(VENV)/.with-api  ## answer over HTTP with MODEL=models/churn-model.zip
 
 bench: $(BENCH)/.made  ## compare accuracy and speed with other models: ARGS="file.csv --target column"
 	@$(BENCH)/bin/python benchmarks/accuracy.py $(ARGS)
+	@$(BENCH)/bin/python benchmarks/prediction.py $(ARGS)
 
 export: $(VENV)/.with-docs  ## write churn_mlops/ from the notebooks, and clean them
 	@$(BIN)/nbdev-export && $(BIN)/nbdev-clean
@@ -77,7 +78,7 @@ $(BENCH)/.made: pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(CHECK_PYTHON)
 	@echo "Installing churn_mlops and the libraries to compare with into $(BENCH) ..."
 	@$(PYTHON) -m venv --clear $(BENCH)
-	@$(BENCH)/bin/python $(INSTALL) -r benchmarks/requirements.txt -e .
+	@$(BENCH)/bin/python $(INSTALL) -r benchmarks/requirements.txt -e ".[fast]"
 	@touch $@
 
 # One stamp for each set of extras, so that a second call installs nothing; dev holds all the others.

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+from ..features.encoders import FloatArray
 from .churn_model import ChurnModel
+from .compiled import Compiled, Engine, Plan
 from .schema import InputSchema
 
 # %% ../../nbs/models/inference.ipynb #9d1f0b4f
@@ -46,6 +48,17 @@ def _answer(probability: float, threshold: float) -> Prediction:
         "confidence": probability if churns else 1 - probability,
     }
 
+# %% ../../nbs/models/inference.ipynb #e1b1ef50
+def _compile(model: ChurnModel, engine: Engine | None) -> tuple[Plan | None, Compiled]:
+    """Return the plan of a model, if it can be compiled, and how answers are computed."""
+    if engine == "estimator":
+        return None, Compiled("estimator", "it was asked for")
+    try:
+        plan = Plan(model, engine)
+    except ValueError as error:
+        return None, Compiled("estimator", str(error))
+    return plan, plan.compiled
+
 # %% ../../nbs/models/inference.ipynb #a54bbba0
 class ChurnPredictor:
     """Answer for customers given as dicts, from a saved model.
@@ -54,6 +67,9 @@ class ChurnPredictor:
     ----------
     model_path : str or Path
         A file written by `ChurnModel.save` or ``churn-train``.
+    engine : {"numba", "numpy", "estimator"}, optional
+        How to compute the answers; by default the fastest way there is. ``"estimator"``
+        asks the model itself, without a [plan](compiled.ipynb).
 
     Raises
     ------
@@ -70,14 +86,17 @@ class ChurnPredictor:
         The loaded model.
     schema : InputSchema
         The columns that a customer must have.
+    compiled : Compiled
+        Which engine computes the answers, and why not a faster one.
     """
 
-    def __init__(self, model_path: str | Path) -> None:
+    def __init__(self, model_path: str | Path, *, engine: Engine | None = None) -> None:
         self.model = ChurnModel.load(model_path)
         labels = self.model.classes_.tolist()
         if labels != [0, 1]:
             raise ValueError(f"{model_path}: the model was fitted on the labels {labels}; a predictor needs 0 and 1")
         self.schema = InputSchema(self.model)
+        self._plan, self.compiled = _compile(self.model, engine)
 
     def predict(self, customer: Mapping[str, Any]) -> Prediction:
         """Predict one customer.
@@ -97,7 +116,10 @@ class ChurnPredictor:
         ValueError
             If a column is absent or holds a value of another kind.
         """
-        return self.predict_batch([customer])[0]
+        if self._plan is None:
+            return self.predict_batch([customer])[0]
+        row = self.schema.row(customer, 0)
+        return _answer(self._plan.probability(vars(row).values()), self.model.threshold_)
 
     def predict_batch(self, customers: Sequence[Mapping[str, Any]]) -> list[Prediction]:
         """Predict many customers at once, in their order; see `predict`.
@@ -107,14 +129,22 @@ class ChurnPredictor:
         ValueError
             If any customer does not fit; the message says which, counted from 0.
         """
-        return self.predict_checked([self._check(i, customer) for i, customer in enumerate(customers)])
+        columns = self.schema.columns(customers)
+        if self._plan is None:
+            rows = zip(*columns, strict=True)
+            return self.predict_checked([dict(zip(self.schema.kinds, row, strict=True)) for row in rows])
+        return self._answers(self._plan.probabilities(columns))
 
     def predict_checked(self, customers: Sequence[Mapping[str, Any]]) -> list[Prediction]:
         """Predict customers that have passed `InputSchema.check`; see `predict_batch`."""
         if not customers:
             return []
-        probabilities = self.model.predict_proba(self.schema.table(customers))[:, 1]
-        return [_answer(float(probability), self.model.threshold_) for probability in probabilities]
+        if self._plan is None:
+            return self._answers(self.model.predict_proba(self.schema.table(customers))[:, 1])
+        return self._answers(self._plan.probabilities([[c[name] for c in customers] for name in self.schema.kinds]))
+
+    def _answers(self, probabilities: FloatArray) -> list[Prediction]:
+        return [_answer(probability, self.model.threshold_) for probability in probabilities.tolist()]
 
     def explain(self, customer: Mapping[str, Any], top: int = 3) -> list[str]:
         """Give the strongest reasons for the prediction of one customer; see `Explanation.reasons`.
@@ -136,10 +166,4 @@ class ChurnPredictor:
         ValueError
             If a column is absent or holds a value of another kind.
         """
-        return self.model.explain(self.schema.table([self._check(0, customer)])).reasons(0, top)
-
-    def _check(self, position: int, customer: Mapping[str, Any]) -> dict[str, Any]:
-        try:
-            return self.schema.check(customer)
-        except ValueError as error:
-            raise ValueError(f"customer {position}: {error}") from None
+        return self.model.explain(self.schema.table([self.schema.values(self.schema.row(customer, 0))])).reasons(0, top)

@@ -7,7 +7,9 @@ __all__ = ['InputSchema']
 
 # %% ../../nbs/models/schema.ipynb #bfaa698d
 import datetime as dt
+import math
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Annotated, Any
 
 import pandas as pd
@@ -56,6 +58,28 @@ def _row_model(encoders: Mapping[str, Encoder]) -> type[BaseModel]:
     config = ConfigDict(extra="ignore", json_schema_extra={"example": example})
     return create_model("Customer", __config__=config, **fields)
 
+# %% ../../nbs/models/schema.ipynb #f7d223f0
+_PLAIN: dict[str, set[type]] = {
+    "numeric": {float, int, type(None)},
+    "boolean": {bool, type(None)},
+    "categorical": {str, type(None)},
+    "date": set(),
+}
+
+
+def _is_plain(kind: str, values: Sequence[Any]) -> bool:
+    """Tell whether values of a column certainly fit its kind."""
+    types = set(map(type, values))
+    if not types <= _PLAIN[kind]:
+        return False
+    if kind != "numeric":
+        return True
+    given = values if type(None) not in types else [value for value in values if value is not None]
+    try:
+        return all(map(math.isfinite, given))
+    except OverflowError:
+        return False
+
 # %% ../../nbs/models/schema.ipynb #937671fa
 class InputSchema:
     """The raw columns that a fitted model needs, and a check of customers against them.
@@ -81,6 +105,7 @@ class InputSchema:
         self.kinds = {name: encoder.kind for name, encoder in needed.items()}
         self.example: dict[str, Any] = {name: encoder.example for name, encoder in needed.items()}
         self.row_model = _row_model(needed)
+        self._validator = self.row_model.__pydantic_validator__
         self._all_names = model.feature_names
 
     def check(self, customer: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,16 +126,52 @@ class InputSchema:
             If a column is absent or its value is of another kind; every such column
             is named in the message.
         """
-        if not isinstance(customer, Mapping):
-            raise ValueError(f"a customer is a mapping of column names to values, not {type(customer).__name__}")
+        return self.values(self.row(customer))
+
+    def row(self, customer: Mapping[str, Any], position: int | None = None) -> BaseModel:
+        """Check one customer, at a position in a batch if there is one, and return it as a ``row_model``."""
         try:
-            return self.values(self.row_model.model_validate(dict(customer)))
-        except ValidationError as error:
-            raise ValueError("; ".join(map(_explain, error.errors()))) from None
+            if not isinstance(customer, Mapping):
+                raise ValueError(f"a customer is a mapping of column names to values, not {type(customer).__name__}")
+            given = customer if isinstance(customer, dict) else dict(customer)
+            return self._validator.validate_python(given)  # type: ignore[no-any-return]
+        except ValueError as error:
+            problem = "; ".join(map(_explain, error.errors())) if isinstance(error, ValidationError) else str(error)
+            raise ValueError(problem if position is None else f"customer {position}: {problem}") from None
 
     def values(self, row: BaseModel) -> dict[str, Any]:
-        """Return a checked customer as raw columns and values."""
-        return row.model_dump(by_alias=True)
+        """Return a checked customer as raw columns and values, in the order of ``kinds``."""
+        return dict(zip(self.kinds, vars(row).values(), strict=True))
+
+    def columns(self, customers: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+        """Check many customers and return the values of each column of ``kinds``.
+
+        Values of the plainest types are looked at a column at a time; whatever else
+        there is, the ``row_model`` decides on, customer by customer.
+
+        Parameters
+        ----------
+        customers : sequence of mapping of str to value
+            Each as for `check`.
+
+        Returns
+        -------
+        list of n_columns lists of n_customers values
+
+        Raises
+        ------
+        ValueError
+            If a customer does not fit; the message says which, counted from 0.
+        """
+        if set(map(type, customers)) == {dict}:
+            try:
+                columns = [list(map(itemgetter(name), customers)) for name in self.kinds]
+            except KeyError:
+                columns = []
+            if columns and all(map(_is_plain, self.kinds.values(), columns)):
+                return columns
+        rows = [vars(self.row(customer, position)).values() for position, customer in enumerate(customers)]
+        return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in self.kinds]
 
     def table(self, customers: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         """Turn checked customers into the raw table that the model takes."""
