@@ -14,7 +14,6 @@ require_api("fastapi")
 # %% ../../nbs/serving/app.ipynb #e1ed6960
 import asyncio
 import logging
-import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -45,7 +44,7 @@ from churn_mlops.serving.answers import (
     Ready,
     Refusal,
 )
-from .limits import LimitBody, RequireKey
+from .limits import LimitBody, RequireKey, api_key
 from .metrics import ServerMetrics
 from .model_holder import ModelHolder, ModelUnavailableError, ServedModel, batch_model_of
 from .request_log import ObserveRequests
@@ -279,14 +278,16 @@ class _ChurnAPI(FastAPI):
         return self._documented[1]
 
 # %% ../../nbs/serving/app.ipynb #af1d1af4
-@contextmanager
-def _reload_on_hangup(holder: ModelHolder) -> Iterator[None]:
+@asynccontextmanager
+async def _reload_on_hangup(holder: ModelHolder) -> AsyncIterator[None]:
     """Take up a new model when the process gets the signal SIGHUP."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGHUP"):
         yield
         return
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, holder.reload))
+    if holder.changed():  # since it was loaded, when no signal could be received yet
+        await run_in_threadpool(holder.reload)
     try:
         yield
     finally:
@@ -310,7 +311,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     except ModelUnavailableError as error:
         _logger.warning("no predictions yet: %s", error)
     watcher = asyncio.create_task(_watch(holder)) if holder.serving.watch else None
-    with _reload_on_hangup(holder):
+    async with _reload_on_hangup(holder):
         yield
     if watcher is not None:
         watcher.cancel()
@@ -343,7 +344,7 @@ def create_app(settings: Settings | Path | str | None = None) -> FastAPI:
         description="Predict which customers leave.",
         lifespan=_lifespan,
     )
-    metrics, key = ServerMetrics(), os.environ.get("CHURN_API_KEY")
+    metrics, key = ServerMetrics(), api_key()
     holder = ModelHolder(settings, on_change=metrics.model)
     app.state.model, app.state.metrics, app.state.needs_key = holder, metrics, key is not None
     app.include_router(_router)

@@ -62,7 +62,8 @@ def _log_json_lines() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("churn_mlops").setLevel(logging.INFO)
+    for name in ("churn_mlops", "uvicorn"):
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 def _loaded(settings: Settings) -> "FastAPI":
@@ -139,6 +140,8 @@ def serve_command(
         chosen = load_settings(settings, serving=options)
         app = _loaded(chosen)
         listener = _listen(chosen.serving.host, chosen.serving.port)
+    if hasattr(signal, "SIGHUP"):  # until the server is up, it would end the process
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     typer.echo(f"churn-serve: {chosen.serving.model_path} at {_address(listener)} (documentation: /docs)", err=True)
     with listener, suppress(KeyboardInterrupt):  # uvicorn raises it again after its own clean end
         _run(chosen, app, listener)
