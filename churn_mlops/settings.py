@@ -226,6 +226,25 @@ class ServingSettings(_Section):
     port: int = Field(
         default=8000, ge=0, le=65535, description="The port the server listens on. From 1 to 65535, or 0: any free one."
     )
+    workers: int = Field(
+        default=1, ge=1, le=256, description="Processes that answer side by side. A whole number from 1 to 256."
+    )
+    watch: bool = Field(
+        default=False,
+        description="Take up a new model whenever the model file changes, without a restart. true or false.",
+    )
+    max_batch_rows: int = Field(
+        default=10_000, ge=1, description="The most customers in one request. A whole number, at least 1."
+    )
+    max_body_bytes: int = Field(
+        default=16_777_216, ge=1, description="The largest body of a request, in bytes. A whole number, at least 1."
+    )
+    body_timeout: float = Field(
+        default=30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="The time for the body of a request to arrive, in seconds. A number above 0.",
+    )
 
 # %% ../nbs/settings.ipynb #5965776a
 class SettingsError(ValueError):

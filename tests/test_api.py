@@ -26,8 +26,9 @@ from hypothesis import strategies as st
 
 import churn_mlops
 from churn_mlops.models import ChurnModel, ChurnPredictor
-from churn_mlops.serving.app import ModelHolder, ModelUnavailableError, ServedModel, app, create_app
+from churn_mlops.serving.app import app, create_app
 from churn_mlops.serving.command import main
+from churn_mlops.serving.model_holder import ModelHolder, ModelUnavailableError, ServedModel
 
 ROOT = Path(__file__).parents[1]
 EURO = "Monthly Charges (€)"
@@ -136,11 +137,15 @@ def test_a_batch_is_answered_in_its_order(client: TestClient, path: Path) -> Non
 
 def test_model_info_describes_the_model(client: TestClient, path: Path) -> None:
     model = ChurnModel.load(path)
-    assert client.get("/model/info").json() == {
+    info = client.get("/model/info").json()
+    schema = info.pop("input_schema")
+    assert schema["required"] == list(KINDS)
+    assert info == {
         "model_type": "logistic_regression",
         "params": {"C": 0.5},
         "columns": KINDS,
         "threshold": 0.5,
+        "digest": model.digest_,
         "metrics": model.metrics_,
         "trained_at": model.trained_at_,
         "n_rows": 300,
@@ -382,15 +387,15 @@ def test_threads_that_come_at_once_share_one_load(path: Path) -> None:
     holder, together = ModelHolder(path), threading.Barrier(8)
     loaded = []
 
-    def load(at: Path) -> ServedModel:
+    def load(at: Path, max_rows: int) -> ServedModel:
         loaded.append(at)
-        return ServedModel(at)
+        return ServedModel(at, max_rows)
 
     def ask(_: int) -> ServedModel:
         together.wait()
         return holder.get()
 
-    with patch("churn_mlops.serving.app.ServedModel", load), ThreadPoolExecutor(8) as threads:
+    with patch("churn_mlops.serving.model_holder.ServedModel", load), ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(ask, range(8)))
     assert len(loaded) == 1
     assert all(answer is answers[0] for answer in answers)
@@ -463,7 +468,7 @@ def test_every_reference_in_the_document_has_a_target(fixture: str, request: pyt
 
 def test_refusals_are_documented(client: TestClient) -> None:
     responses = client.get("/openapi.json").json()["paths"]["/predict"]["post"]["responses"]
-    assert responses.keys() == {"200", "422", "503"}
+    assert responses.keys() == {"200", "408", "413", "422", "503"}
 
 
 def test_the_documentation_page_is_there_without_a_model(no_model: TestClient) -> None:

@@ -28,7 +28,8 @@ FIELDS = [(section, key) for section, model in SECTIONS.items() for key in model
 KEYS = {section: ", ".join(model.model_fields) for section, model in SECTIONS.items()}
 IDS = [f"{section}.{key}" for section, key in FIELDS]
 
-# For each field three values that differ from each other and from the default: for the file, the environment, a flag.
+# For each field three values that differ from each other and from the default (a switch has but one such value): for
+# the file, the environment, a flag.
 EXAMPLES: dict[tuple[str, str], tuple[Any, Any, Any]] = {
     ("data", "path"): ("/a.csv", "/b.csv", "/c.csv"),
     ("data", "target"): ("a", "b", "c"),
@@ -55,6 +56,11 @@ EXAMPLES: dict[tuple[str, str], tuple[Any, Any, Any]] = {
     ("serving", "model_path"): ("/a.zip", "/b.zip", "/c.zip"),
     ("serving", "host"): ("a", "b", "c"),
     ("serving", "port"): (1, 2, 3),
+    ("serving", "workers"): (2, 3, 4),
+    ("serving", "watch"): (True, True, True),
+    ("serving", "max_batch_rows"): (1, 2, 3),
+    ("serving", "max_body_bytes"): (1, 2, 3),
+    ("serving", "body_timeout"): (0.5, 2.0, 3.0),
 }
 BAD = {
     ("data", "target"): "",
@@ -73,6 +79,11 @@ BAD = {
     ("output", "model_path"): "",
     ("serving", "host"): "",
     ("serving", "port"): "65536",
+    ("serving", "workers"): "0",
+    ("serving", "watch"): "sometimes",
+    ("serving", "max_batch_rows"): "0",
+    ("serving", "max_body_bytes"): "10 MB",
+    ("serving", "body_timeout"): "inf",
 }
 
 
@@ -98,7 +109,7 @@ def text(value: Any) -> str:
         return ", ".join(map(text, value))
     if isinstance(value, float):
         return repr(value).removesuffix(".0")
-    return json.dumps(value) if isinstance(value, dict) else "" if value is None else str(value)
+    return json.dumps(value) if isinstance(value, dict | bool) else "" if value is None else str(value)
 
 
 def write(path: Path, section: str, key: str, value: Any) -> Path:
@@ -244,6 +255,11 @@ STRATEGIES: dict[tuple[str, str], st.SearchStrategy[Any]] = {
     ("economics", "acceptance"): st.floats(0, 1) | st.tuples(st.floats(0.1, 100), st.floats(0.1, 100)),
     ("serving", "host"): words | awkward,
     ("serving", "port"): st.integers(0, 65535),
+    ("serving", "workers"): st.integers(1, 256),
+    ("serving", "watch"): st.booleans(),
+    ("serving", "max_batch_rows"): st.integers(1, 10**9),
+    ("serving", "max_body_bytes"): st.integers(1, 10**12),
+    ("serving", "body_timeout"): st.floats(0, 1e9, exclude_min=True),
 }
 reuse_folder = hypothesis_settings(
     max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

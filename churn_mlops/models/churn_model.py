@@ -120,6 +120,7 @@ class _Classifier(ClassifierMixin, _Parameters):  # type: ignore[misc]
         self.n_rows_ = len(codes)
         self.threshold_ = 0.5
         self.metrics_: dict[str, float] = {}
+        self.digest_: str | None = None
         return self
 
     def predict_proba(self, X: Any) -> FloatArray:
@@ -209,6 +210,7 @@ def _restore(objects: dict[str, Any], manifest: dict[str, Any]) -> "ChurnModel":
             raise ModelFileError(f"it names {model.classes_.size} classes instead of two")
         model.metrics_, model.n_rows_ = manifest["metrics"], manifest["n_rows"]
         model.trained_at_, model.threshold_ = manifest["created"], float(manifest["threshold"])
+        model.digest_ = manifest["digest"]
     except ModelFileError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -252,6 +254,8 @@ class ChurnModel(_Classifier):
         The probability from which ``predict`` says churn: 0.5, unless another was chosen.
     metrics_ : dict of str to float
         The figures of the evaluation that goes with this model, if there was one.
+    digest_ : str or None
+        The name of the content of the file that the model was loaded from.
     """
 
     @property

@@ -7,20 +7,25 @@ __all__ = ['serve_command', 'main']
 
 # %% ../../nbs/serving/command.ipynb #aa481772
 import logging
+import os
+import signal
 import socket
+import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..models.train import one_line_errors
-from ..settings import load_settings
+from .extra import require_api
+from ..settings import Settings, load_settings
 
 # %% ../../nbs/serving/command.ipynb #5d86c77d
 if TYPE_CHECKING:
-    import uvicorn
+    from fastapi import FastAPI
 
 # %% ../../nbs/serving/command.ipynb #0b962fe5
 def _listen(host: str, port: int) -> socket.socket:
@@ -38,37 +43,108 @@ def _address(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
-# %% ../../nbs/serving/command.ipynb #325335c0
-def _make_server(model_path: Path | None) -> "uvicorn.Server":
-    """Make a server with its model loaded."""
-    from churn_mlops.serving.app import create_app, require_api
+# %% ../../nbs/serving/command.ipynb #994ce651
+_UVICORN: dict[str, Any] = {
+    "http": "h11",
+    "h11_max_incomplete_event_size": 16_384,
+    "timeout_keep_alive": 65,
+    "timeout_graceful_shutdown": 30,
+    "log_config": None,
+    "access_log": False,
+    "server_header": False,
+}
 
-    require_api("uvicorn")
+# %% ../../nbs/serving/command.ipynb #989449d1
+def _log_json_lines() -> None:
+    """Write the log of this process as lines of JSON."""
+    from churn_mlops.serving.request_log import JsonLines
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for name in ("churn_mlops", "uvicorn"):
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
+def _loaded(settings: Settings) -> "FastAPI":
+    """Make the application and load its model, or say why that cannot be."""
+    for module in ("fastapi", "prometheus_client", "uvicorn"):
+        require_api(module)
+    from churn_mlops.serving.app import create_app
+
+    app = create_app(settings)
+    app.state.model.get()
+    return app
+
+# %% ../../nbs/serving/command.ipynb #22863824
+def _worker(settings: Settings) -> "FastAPI":
+    """Make the application of a worker process; it loads the model when it starts."""
+    from churn_mlops.serving.app import create_app
+
+    _log_json_lines()
+    return create_app(settings)
+
+
+def _run_workers(settings: Settings, listener: socket.socket) -> None:
+    """Answer with several processes until a signal ends them."""
+    import uvicorn
+    from prometheus_client.multiprocess import mark_process_dead
+    from uvicorn.supervisors import Multiprocess
+
+    class Workers(Multiprocess):
+        def handle_hup(self) -> None:
+            for process in self.processes:
+                if process.pid is not None and process.is_ready():
+                    os.kill(process.pid, signal.SIGHUP)
+
+        def keep_subprocess_alive(self) -> None:
+            before = {process.pid for process in self.processes}
+            super().keep_subprocess_alive()
+            for gone in before - {process.pid for process in self.processes}:
+                mark_process_dead(gone)  # type: ignore[no-untyped-call]
+
+    application = partial(_worker, settings)
+    config = uvicorn.Config(application, factory=True, workers=settings.serving.workers, **_UVICORN)
+    with tempfile.TemporaryDirectory(prefix="churn-serve-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        Workers(config, sockets=[listener]).run()
+
+
+def _run(settings: Settings, app: "FastAPI", listener: socket.socket) -> None:
+    """Answer until a signal ends it, in this process or in several others."""
     import uvicorn
 
-    app = create_app(model_path)
-    app.state.model.get()
-    return uvicorn.Server(uvicorn.Config(app))
+    if settings.serving.workers > 1:
+        _run_workers(settings, listener)
+    else:
+        _log_json_lines()
+        uvicorn.Server(uvicorn.Config(app, **_UVICORN)).run(sockets=[listener])
 
 # %% ../../nbs/serving/command.ipynb #f496b1d3
 def serve_command(
     model: Annotated[Path | None, typer.Argument(help="A model file. Without it: MODEL_PATH or the settings.")] = None,
     host: Annotated[str | None, typer.Option(help="The address to listen on; 0.0.0.0 for every network.")] = None,
     port: Annotated[int | None, typer.Option(help="The port to listen on; 0 for any free one.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that answer side by side.")] = None,
+    watch: Annotated[bool | None, typer.Option(help="Take up a new model whenever the file changes.")] = None,
     settings: Annotated[Path | None, typer.Option(help="A settings file instead of settings.ini.")] = None,
 ) -> None:
     """Answer over HTTP with a model that churn-train saved, until Ctrl-C.
 
     What is not given as an option comes from the environment, settings.ini or a default.
+    The signal SIGHUP makes the server take up a new model file without a pause.
     """
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    options = {"model_path": model, "host": host, "port": port, "workers": workers, "watch": watch}
     with one_line_errors("churn-serve"):
-        serving = load_settings(settings, serving={"model_path": model, "host": host, "port": port}).serving
-        server = _make_server(serving.model_path)
-        listener = _listen(serving.host, serving.port)
-    typer.echo(f"churn-serve: {serving.model_path} at {_address(listener)} (documentation: /docs)", err=True)
+        chosen = load_settings(settings, serving=options)
+        app = _loaded(chosen)
+        listener = _listen(chosen.serving.host, chosen.serving.port)
+    if hasattr(signal, "SIGHUP"):  # until the server is up, it would end the process
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    typer.echo(f"churn-serve: {chosen.serving.model_path} at {_address(listener)} (documentation: /docs)", err=True)
     with listener, suppress(KeyboardInterrupt):  # uvicorn raises it again after its own clean end
-        server.run(sockets=[listener])
+        _run(chosen, app, listener)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,0 +1,594 @@
+"""The server as it runs: on a socket, under load, with new and broken models, and with clients that mean no good."""
+
+import asyncio
+import json
+import logging
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Self
+from unittest.mock import patch
+
+import httpx
+import pytest
+import schemathesis
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, seed
+from hypothesis import settings as hypothesis_settings
+from schemathesis import GenerationMode
+
+from churn_mlops.data import generate_sample_data
+from churn_mlops.models import ChurnModel, ChurnPredictor
+from churn_mlops.serving.app import create_app
+from churn_mlops.serving.command import main
+from churn_mlops.serving.model_holder import ModelHolder
+from churn_mlops.settings import load_settings
+
+ROOT = Path(__file__).parents[1]
+CUSTOMER = {
+    "tenure": 2,
+    "monthly_charges": 89.5,
+    "total_charges": 179.0,
+    "contract_type": "Month-to-month",
+    "payment_method": "Electronic check",
+    "internet_service": "Fiber optic",
+    "tech_support": "No",
+    "online_security": None,
+}
+BODY = json.dumps(CUSTOMER).encode()
+MARK = "Mrs Private, 4 Secret Lane"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Save two models that answer differently."""
+    table = generate_sample_data(400)
+    X, y = table.drop(columns=["customer_id", "churn"]), table["churn"]
+    folder = tmp_path_factory.mktemp("models")
+    first, second = (ChurnModel("logistic_regression", C=C).fit(X, y).save(folder / f"{C}.zip") for C in (1.0, 0.01))
+    return first, second
+
+
+@pytest.fixture
+def served(models: tuple[Path, Path], tmp_path: Path) -> Path:
+    """Name the file that a server serves: a copy of the first model."""
+    path = tmp_path / "churn-model.zip"
+    path.write_bytes(models[0].read_bytes())
+    return path
+
+
+@pytest.fixture
+def client(served: Path) -> TestClient:
+    return TestClient(create_app(served))
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Give a file new content in one step, as `ChurnModel.save` does."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def digest(path: Path) -> str:
+    """Return the name of the content of a model file."""
+    return str(ChurnModel.load(path).digest_)
+
+
+class Server:
+    """A real server in a process of its own, ended with the block; its log can be waited for."""
+
+    def __init__(self, path: Path, *options: str, **variables: str) -> None:
+        command = [sys.executable, "-m", "churn_mlops.serving.command", str(path), "--port", "0", *options]
+        environment = {**os.environ, "CHURN_THREADS": "1", **variables}
+        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+        self.log: list[str] = []
+        self._more = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._reader.start()
+        line = self.wait_for(r"churn-serve: .+ at http://\S+")
+        self.url = str(re.search(r"http://\S+", line)[0])  # type: ignore[index]
+        self.port = int(self.url.rpartition(":")[2])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait(60)
+        self._reader.join(60)
+
+    def _read(self) -> None:
+        for line in self.process.stderr or ():
+            with self._more:
+                self.log.append(line)
+                self._more.notify_all()
+        with self._more:
+            self.log.append("(end of the log)")
+            self._more.notify_all()
+
+    def wait_for(self, pattern: str, times: int = 1) -> str:
+        """Return the line of the log that is the so-many-th to hold a pattern, as soon as it is there."""
+
+        def found() -> list[str]:
+            return [line for line in self.log if re.search(pattern, line)]
+
+        with self._more:
+            self._more.wait_for(lambda: len(found()) >= times or self.log[-1:] == ["(end of the log)"], timeout=60)
+            assert len(found()) >= times, f"no {pattern!r} in the log:\n{''.join(self.log)}"
+            return found()[times - 1]
+
+    def connect(self) -> socket.socket:
+        """Open a bare connection, for what a well-behaved client cannot send."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
+
+
+def reply(connection: socket.socket) -> bytes:
+    """Read all that the server sends until it hangs up."""
+    received = b""
+    while part := connection.recv(65_536):
+        received += part
+    return received
+
+
+def head(path: str, *lines: str) -> bytes:
+    """Write the head of a POST request."""
+    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: test", "Connection: close", *lines, "", ""]).encode()
+
+
+@pytest.fixture(scope="module")
+def server(models: tuple[Path, Path]) -> Iterator[Server]:
+    """Start a server with narrow limits, for tests that leave it as it was."""
+    limits = {"CHURN_SERVING__MAX_BODY_BYTES": "100000", "CHURN_SERVING__BODY_TIMEOUT": "0.3"}
+    with Server(models[0], **limits) as running:
+        yield running
+
+
+# --- a new model ------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_exchanged_under_load_without_a_failed_request(served: Path, models: tuple[Path, Path]) -> None:
+    expected = {ChurnPredictor(each).predict(CUSTOMER)["churn_probability"] for each in models}
+    under_load, exchanged = threading.Barrier(5), threading.Event()
+
+    def ask(url: str) -> list[tuple[int, float]]:
+        answers = []
+        with httpx.Client() as http:
+            for n in range(10_000):
+                answer = http.post(f"{url}/predict", content=BODY)
+                answers.append((answer.status_code, answer.json()["churn_probability"]))
+                if n == 10:
+                    under_load.wait(60)
+                if exchanged.is_set() and n >= 50:
+                    break
+        return answers
+
+    with Server(served) as running, ThreadPoolExecutor(4) as threads:
+        work = [threads.submit(ask, running.url) for _ in range(4)]
+        under_load.wait(60)
+        replace(served, models[1].read_bytes())
+        running.process.send_signal(signal.SIGHUP)
+        running.wait_for(f"now serving the model {digest(models[1])}")
+        exchanged.set()
+        answers = [answer for each in work for answer in each.result()]
+    assert {status for status, _ in answers} == {200}
+    assert {probability for _, probability in answers} == expected
+
+
+def test_a_broken_file_leaves_the_old_model_and_shows(served: Path, models: tuple[Path, Path]) -> None:
+    with Server(served) as running:
+        replace(served, models[1].read_bytes()[:1_000])
+        running.process.send_signal(signal.SIGHUP)
+        running.wait_for("the model from before stays")
+        ready = httpx.get(f"{running.url}/ready").json()
+        metrics = httpx.get(f"{running.url}/metrics").text
+        answer = httpx.post(f"{running.url}/predict", content=BODY)
+
+        replace(served, models[1].read_bytes())
+        running.process.send_signal(signal.SIGHUP)
+        running.wait_for(f"now serving the model {digest(models[1])}")
+        mended = httpx.get(f"{running.url}/ready").json()
+    assert answer.json() == ChurnPredictor(models[0]).predict(CUSTOMER)
+    assert ready["digest"] == digest(models[0])
+    assert "churn-model.zip is damaged" in ready["reload_error"]
+    assert "churn_model_reload_failed 1.0" in metrics
+    assert (mended["digest"], mended["reload_error"]) == (digest(models[1]), None)
+
+
+def test_a_watched_file_is_taken_up_by_itself(served: Path, models: tuple[Path, Path]) -> None:
+    with Server(served, "--watch") as running:
+        replace(served, models[1].read_bytes())
+        running.wait_for(f"now serving the model {digest(models[1])}")
+
+
+def test_workers_share_the_port_the_numbers_and_the_signal(served: Path, models: tuple[Path, Path]) -> None:
+    with Server(served, "--workers", "2") as running:
+        running.wait_for("Application startup complete", times=2)
+        for _ in range(20):
+            assert httpx.post(f"{running.url}/predict", content=BODY).status_code == 200
+        metrics = httpx.get(f"{running.url}/metrics").text
+        replace(served, models[1].read_bytes())
+        running.process.send_signal(signal.SIGHUP)
+        running.wait_for(f"now serving the model {digest(models[1])}", times=2)
+    assert running.process.returncode == 0
+    assert 'churn_requests_total{method="POST",route="/predict",status="200"} 20.0' in metrics
+    assert "churn_score_count 20.0" in metrics
+
+
+# --- ends and beginnings ----------------------------------------------------------------------------------------------
+
+
+def test_sigterm_finishes_what_is_in_flight(served: Path, models: tuple[Path, Path]) -> None:
+    with Server(served) as running, running.connect() as connection:
+        connection.sendall(head("/predict", f"Content-Length: {len(BODY)}", "Expect: 100-continue"))
+        assert b" 100 " in connection.recv(65_536)  # the request is inside
+        connection.sendall(BODY[:10])
+        running.process.terminate()
+        running.wait_for("Shutting down")
+        connection.sendall(BODY[10:])
+        answer = reply(connection)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2]) == ChurnPredictor(models[0]).predict(CUSTOMER)
+
+
+def test_a_killed_server_starts_again_on_its_port(served: Path) -> None:
+    with Server(served) as running:
+        before = httpx.post(f"{running.url}/predict", content=BODY).json()
+        running.process.kill()
+    with Server(served, "--port", str(running.port)) as again:
+        assert httpx.post(f"{again.url}/predict", content=BODY).json() == before
+
+
+# --- clients that mean no good ----------------------------------------------------------------------------------------
+
+
+def spoiled(rng: random.Random) -> bytes:
+    """Cut, change, repeat or mix the bytes of a good body."""
+    body = bytearray(BODY if rng.random() < 0.5 else b'{"customers": [' + BODY + b"]}")
+    for _ in range(rng.randint(1, 8)):
+        at = rng.randrange(len(body) + 1)
+        kind = rng.randrange(4)
+        if kind == 0:
+            del body[at:]
+        elif kind == 1:
+            body[at : at + 1] = rng.randbytes(1)
+        elif kind == 2:
+            body[at:at] = rng.choice([b"{", b"[", b'"', b"\\", b"null", b"1e999", b"-", b"\xff", b"\\ud800", b"\0"])
+        else:
+            body[at:at] = body[: rng.randrange(len(body) + 1)]
+    return bytes(body)
+
+
+def test_a_thousand_malformed_bodies_are_refused_and_nothing_breaks(server: Server) -> None:
+    rng = random.Random(42)
+    with httpx.Client(base_url=server.url) as http:
+        statuses = {
+            http.post(rng.choice(["/predict", "/predict/batch", "/explain"]), content=spoiled(rng)).status_code
+            for _ in range(1_000)
+        }
+        assert statuses <= {200, 422}
+        assert "churn_exceptions_total{" not in http.get("/metrics").text
+
+
+def test_a_body_that_announces_too_much_is_refused_before_it_is_sent(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(head("/predict", "Content-Length: 10000000000"))
+        assert reply(connection).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_body_without_a_length_is_counted(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(head("/predict", "Transfer-Encoding: chunked"))
+        connection.sendall(b"fde8\r\n" + b" " * 65_000 + b"\r\n" + b"88b9\r\n" + b" " * 35_001)
+        assert reply(connection).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_body_shorter_than_its_length_is_given_up(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(head("/predict", f"Content-Length: {len(BODY) + 1}") + BODY)
+        answer = reply(connection)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"within 0.3 seconds" in answer
+
+
+def test_a_body_longer_than_its_length_is_cut(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(head("/predict", f"Content-Length: {len(BODY) - 1}") + BODY)
+        assert reply(connection).startswith(b"HTTP/1.1 422 ")
+
+
+def test_slow_clients_do_not_keep_others_waiting(server: Server) -> None:
+    stalled = [server.connect() for _ in range(20)]
+    for connection in stalled:
+        connection.sendall(head("/predict", f"Content-Length: {len(BODY)}") + BODY[:1])
+    assert httpx.post(f"{server.url}/predict", content=BODY).status_code == 200
+    for connection in stalled:
+        with connection:
+            assert reply(connection).startswith(b"HTTP/1.1 408 ")
+
+
+def test_endless_headers_are_refused(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: test\r\nX-Long: " + b"x" * 20_000)
+        assert reply(connection).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_client_that_goes_away_is_no_error(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(head("/predict", "X-Request-ID: gone-1", "Content-Length: 999", "Expect: 100-continue"))
+        connection.recv(65_536)
+    line = json.loads(server.wait_for('"id": "gone-1"'))
+    assert (line["level"], line["status"]) == ("INFO", 499)
+
+
+def test_too_many_customers_are_413_with_the_limit(served: Path) -> None:
+    settings = load_settings(serving={"model_path": served, "max_batch_rows": 2})
+    limited = TestClient(create_app(settings))
+    statuses = [limited.post("/predict/batch", json={"customers": [CUSTOMER] * n}).status_code for n in (2, 3)]
+    assert statuses == [200, 413]
+    refused = limited.post("/predict/batch", json={"customers": [CUSTOMER] * 3})
+    assert "at most 2 customers" in refused.json()["detail"]
+
+
+def test_ten_thousand_customers_are_taken_by_default(client: TestClient) -> None:
+    customers = [CUSTOMER] * 10_000
+    assert client.post("/predict/batch", json={"customers": customers}).json()["total_customers"] == 10_000
+    assert client.post("/predict/batch", json={"customers": [*customers, CUSTOMER]}).status_code == 413
+
+
+# --- where the work is done -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n_customers", "on_the_loop"), [(1, True), (5, True), (1_000, False)])
+def test_a_small_request_is_computed_on_the_loop_and_a_large_one_beside_it(
+    served: Path, n_customers: int, on_the_loop: bool
+) -> None:
+    threads = []
+    predict = ChurnPredictor.predict_checked
+
+    def watched(self: ChurnPredictor, customers: Any) -> Any:
+        threads.append(threading.get_ident())
+        return predict(self, customers)
+
+    async def ask() -> int:
+        app = create_app(served)
+        app.state.model.get()
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
+            with patch.object(ChurnPredictor, "predict_checked", watched):
+                answer = await http.post("/predict/batch", json={"customers": [CUSTOMER] * n_customers})
+        return answer.status_code
+
+    assert asyncio.run(ask()) == 200
+    assert [thread == threading.get_ident() for thread in threads] == [on_the_loop]
+
+
+# --- ready ------------------------------------------------------------------------------------------------------------
+
+
+def test_ready_names_the_model(client: TestClient, models: tuple[Path, Path]) -> None:
+    ready = client.get("/ready").json()
+    assert ready.keys() == {"status", "digest", "loaded_at", "reload_error"}
+    assert (ready["status"], ready["digest"], ready["reload_error"]) == ("ready", digest(models[0]), None)
+
+
+def test_without_a_model_it_is_not_ready_and_says_why(tmp_path: Path) -> None:
+    refused = TestClient(create_app(tmp_path / "none.zip")).get("/ready")
+    assert refused.status_code == 503
+    assert "there is no model file" in refused.json()["detail"]
+
+
+def test_a_model_that_cannot_predict_is_not_ready(client: TestClient) -> None:
+    with patch.object(ChurnPredictor, "predict", side_effect=TypeError("cannot add")):
+        assert client.get("/ready").status_code == 503
+
+
+def test_a_file_that_did_not_change_is_no_change(served: Path, models: tuple[Path, Path]) -> None:
+    holder = ModelHolder(served)
+    holder.get()
+    assert not holder.changed()
+    replace(served, b"broken")
+    assert holder.changed()
+    assert not holder.reload()
+    assert not holder.changed()  # the broken file is not tried again every second
+    served.unlink()
+    assert not holder.changed()
+
+
+# --- explanations -----------------------------------------------------------------------------------------------------
+
+
+def test_an_explanation_goes_with_its_prediction(client: TestClient, models: tuple[Path, Path]) -> None:
+    told = client.post("/explain", content=BODY).json()
+    predictor = ChurnPredictor(models[0])
+    assert {name: told[name] for name in ("prediction", "churn_probability")} == {
+        name: predictor.predict(CUSTOMER)[name] for name in ("prediction", "churn_probability")
+    }
+    assert told["reasons"] == predictor.explain(CUSTOMER)
+
+
+def test_as_many_reasons_as_asked_for(client: TestClient) -> None:
+    assert len(client.post("/explain?top=5", content=BODY).json()["reasons"]) == 5
+
+
+def test_no_reasons_is_refused(client: TestClient) -> None:
+    assert client.post("/explain?top=0", content=BODY).json()["detail"][0]["loc"] == ["query", "top"]
+
+
+# --- the key ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def guarded(served: Path) -> TestClient:
+    with patch.dict(os.environ, CHURN_API_KEY="open sesame ü"):
+        return TestClient(create_app(served))
+
+
+KEY = "open sesame ü".encode()
+
+
+@pytest.mark.parametrize("headers", [{b"X-API-Key": KEY}, {b"Authorization": b"Bearer " + KEY}])
+def test_the_key_opens(guarded: TestClient, headers: Any) -> None:
+    assert guarded.post("/predict", content=BODY, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {b"X-API-Key": b""},
+        {b"X-API-Key": KEY[:-1]},
+        {b"X-API-Key": KEY + b"x"},
+        {b"X-API-Key": b"\xff"},
+        {b"Authorization": KEY},
+        {b"Authorization": b"Basic " + KEY},
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/ready", "/predict", "/metrics", "/docs", "/openapi.json", "/no/such/path"])
+def test_without_the_key_nothing_opens(guarded: TestClient, headers: Any, path: str) -> None:
+    refused = guarded.post(path, headers=headers, content=BODY)
+    assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+
+
+def test_health_needs_no_key(guarded: TestClient) -> None:
+    assert guarded.get("/health").status_code == 200
+
+
+def test_the_document_says_that_a_key_is_needed(guarded: TestClient) -> None:
+    document = guarded.get("/openapi.json", headers={b"X-API-Key": KEY}).json()
+    assert document["components"]["securitySchemes"].keys() == {"key", "bearer"}
+    assert "401" in document["paths"]["/predict"]["post"]["responses"]
+    assert "security" not in document["paths"]["/health"]["get"]
+
+
+def test_an_empty_key_is_one_line(served: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with patch.dict(os.environ, CHURN_API_KEY=""), pytest.raises(SystemExit):
+        main([str(served)])
+    assert "churn-serve: error: the API key is empty" in capsys.readouterr().err
+
+
+# --- ids, headers and logs --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sane", ["a", "noon-17", "b0b5e1d2-0000-4000-8000-000000000000", "A.b_c:d", "x" * 64])
+def test_a_sane_request_id_is_echoed(client: TestClient, sane: str) -> None:
+    assert client.get("/health", headers={"X-Request-ID": sane}).headers["x-request-id"] == sane
+
+
+@pytest.mark.parametrize("odd", ["", " ", "a b", "x" * 65, 'a"b', "-a", "a\tb", "{}"])
+def test_any_other_request_id_is_replaced(client: TestClient, odd: str) -> None:
+    echoed = client.get("/health", headers={"X-Request-ID": odd}).headers["x-request-id"]
+    assert re.fullmatch("[0-9a-f]{16}", echoed)
+
+
+def test_a_request_is_one_line_of_json(server: Server) -> None:
+    httpx.post(f"{server.url}/predict?name=x", content=BODY, headers={"X-Request-ID": "line-1"})
+    line = json.loads(server.wait_for('"id": "line-1"'))
+    assert line.keys() == {"time", "level", "logger", "message", "id", "method", "route", "status", "ms"}
+    assert (line["method"], line["route"], line["status"]) == ("POST", "/predict", 200)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/health", 200), ("GET", "/none", 404), ("PUT", "/predict", 405), ("POST", "/predict", 422)],
+)
+def test_every_answer_has_safe_headers_and_lets_no_other_site_in(
+    client: TestClient, method: str, path: str, status: int
+) -> None:
+    answer = client.request(method, path, headers={"Origin": "https://example.com"})
+    assert answer.status_code == status
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["cache-control"] == "no-store"
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_an_unforeseen_error_gives_nothing_away(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    assert client.get("/ready").status_code == 200
+    caplog.set_level(logging.DEBUG)
+    with patch.object(ChurnPredictor, "predict_checked", side_effect=RuntimeError(MARK)):
+        failed = client.post("/predict", json={**CUSTOMER, "contract_type": MARK})
+    assert failed.status_code == 500
+    assert failed.json() == {"detail": f"internal error; request id {failed.headers['x-request-id']}"}
+    assert "RuntimeError at" in caplog.text
+    assert MARK not in caplog.text + "".join(str(vars(record)) for record in caplog.records)
+    assert 'churn_exceptions_total{type="RuntimeError"} 1.0' in client.get("/metrics").text
+
+
+def test_no_customer_reaches_the_log_or_the_metrics(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger="churn_mlops")
+    for body in ({**CUSTOMER, "contract_type": MARK}, {**CUSTOMER, "tenure": MARK}, {"customers": [{MARK: MARK}]}):
+        for path in ("/predict", "/predict/batch", "/explain", f"/customers/{MARK}"):
+            client.post(path, json=body, params={"name": MARK})
+    ours = [record for record in caplog.records if record.name.startswith("churn_mlops")]
+    assert len(ours) >= 12
+    assert not [record for record in ours if "Private" in str(vars(record)) + record.getMessage()]
+    assert "Private" not in client.get("/metrics").text
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_metrics_count_what_happened(client: TestClient, models: tuple[Path, Path]) -> None:
+    for body in (BODY, BODY, b"{"):
+        client.post("/predict", content=body)
+    client.post("/predict/batch", json={"customers": [CUSTOMER] * 3})
+    client.get("/no/such/path")
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    lines = answer.text.splitlines()
+    for line in (
+        'churn_requests_total{method="POST",route="/predict",status="200"} 2.0',
+        'churn_requests_total{method="POST",route="/predict",status="422"} 1.0',
+        'churn_requests_total{method="GET",route="unmatched",status="404"} 1.0',
+        'churn_request_seconds_count{route="/predict"} 3.0',
+        "churn_batch_rows_sum 3.0",
+        "churn_score_count 5.0",
+        f'churn_model_info{{digest="{digest(models[0])}"}} 1.0',
+        "churn_model_reload_failed 0.0",
+    ):
+        assert line in lines
+
+
+def test_applications_do_not_share_their_numbers(client: TestClient, served: Path) -> None:
+    client.post("/predict", content=BODY)
+    assert 'route="/predict"' not in TestClient(create_app(served)).get("/metrics").text
+
+
+def test_the_metrics_name_the_model_that_answers_now(served: Path, models: tuple[Path, Path]) -> None:
+    app = create_app(served)
+    app.state.model.get()
+    replace(served, models[1].read_bytes())
+    app.state.model.reload()
+    text = TestClient(app).get("/metrics").text
+    assert f'churn_model_info{{digest="{digest(models[0])}"}} 0.0' in text
+    assert f'churn_model_info{{digest="{digest(models[1])}"}} 1.0' in text
+    assert 'churn_model_reloads{result="ok"} 1.0' in text
+
+
+# --- what the document promises ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=lambda kind: kind.value)
+def test_every_answer_is_as_the_document_says(models: tuple[Path, Path], kind: GenerationMode) -> None:
+    document = schemathesis.openapi.from_asgi("/openapi.json", create_app(models[0]))
+    operations = [found.ok() for found in document.get_all_operations()]
+    for operation in operations:
+        if kind is GenerationMode.NEGATIVE and operation.method == "get":
+            continue  # nothing is asked for, so nothing can be wrong
+
+        @seed(42)
+        @hypothesis_settings(max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy(generation_mode=kind))
+        def holds(case: schemathesis.Case) -> None:
+            case.call_and_validate()
+
+        holds()
