@@ -55,7 +55,7 @@ class TrainingPipeline:
             If the settings or the customers cannot be used; the message says why.
         """
         result = run_training(self.settings, _logged)
-        for message in result.warnings:
+        for message in [*map(str, result.findings), *result.warnings]:
             _logger.warning("%s", message)
         _logger.info("run %s: ROC AUC %.3f, saved to %s", result.run_id, result.metrics["roc_auc"], result.model_path)
         return result
