@@ -487,7 +487,7 @@ def export_onnx(
     threshold: float = 0.5,
     facts: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a fitted model as an ONNX file, if it gives the model's answers; see also `ChurnModel.export_onnx`.
+    """Write a fitted model as an ONNX file, if it gives the model's answers; see also `model.export_onnx`.
 
     The file has an input for each raw column in use, under the column's name, of shape (n_customers,):
     text for a category, empty if missing; else a double, NaN if missing. A date is in days since
