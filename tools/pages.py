@@ -135,13 +135,13 @@ def reference_pages() -> Iterator[tuple[str, str]]:
         for file in files:
             names = public_names(file)
             dotted = names[0].module
-            text.append(f"## {dotted} {{#{file.stem}}}\n\n{(docstring_of(file))}")
+            text.append(f"## {file.stem} {{#{file.stem}}}\n\n`{dotted}`: {docstring_of(file)}")
             text += [entry(name) for name in names]
-            rows += [[f"[`{n.name}`]({part}.md#{anchor(n)})", f"`{n.module}`", n.summary] for n in names]
+            rows += [[f"[`{n.name}`]({part}.md#{anchor(n)})", n.summary, n.module.partition(".")[2]] for n in names]
         yield f"reference/{part}.md", "\n\n".join(text) + "\n"
     intro = f"The package has {len(rows)} public names. Those that most programs need have a short place too:"
     short = markdown_table(["from", "names"], [[f"`{where}`", names] for where, names in short_places()])
-    table = markdown_table(["name", "module", "what it is"], sorted(rows, key=lambda row: row[0].lower()))
+    table = markdown_table(["name", "what it is", "module"], sorted(rows, key=lambda row: row[0].lower()))
     yield (
         "reference/index.md",
         front("Every public name", "What can be imported, from where, and what it is.")
@@ -217,24 +217,29 @@ def settings_page() -> str:
     ]
     for section, field in Settings.model_fields.items():
         about = (field.annotation.__doc__ or "").partition(": ")[2]
-        rows = [
-            [f"`{key}`", f"`{plain(each.default)}`" if plain(each.default) else "empty", each.description or "",
-             f"`CHURN_{section}__{key}`".upper()]
-            for key, each in field.annotation.model_fields.items()
-        ]  # fmt: skip
-        text.append(f"## {section} {{#{section}}}\n\n{about[:1].upper()}{about[1:]}")
-        text.append(markdown_table(["key", "default", "meaning", "environment variable"], rows))
+        keys = field.annotation.model_fields
+        rows = [[f"`{key}`", default(each.default), each.description or ""] for key, each in keys.items()]
+        text.append(
+            f"## {section} {{#{section}}}\n\n{about[:1].upper()}{about[1:]} "
+            f"As environment variables: `CHURN_{section.upper()}__{next(iter(keys)).upper()}` and so on."
+        )
+        text.append(markdown_table(["key", "default", "meaning"], rows))
     text.append("The variable `MODEL_PATH` is a short name for `CHURN_SERVING__MODEL_PATH`.")
     return "\n\n".join(text) + "\n"
 
 
-def plain(default: Any) -> str:
+def default(value: Any) -> str:
+    """Show a default in a table."""
+    return f"`{plain(value)}`" if plain(value) else "empty"
+
+
+def plain(value: Any) -> str:
     """Write a default as it would stand in the file."""
-    if isinstance(default, tuple):
-        return ", ".join(map(plain, default))
-    if isinstance(default, float) and default == int(default):
-        return str(int(default))
-    return "" if default is None else json.dumps(default) if isinstance(default, bool | dict) else str(default)
+    if isinstance(value, tuple):
+        return ", ".join(map(plain, value))
+    if isinstance(value, float) and value == int(value):
+        return str(int(value))
+    return "" if value is None else json.dumps(value) if isinstance(value, bool | dict) else str(value)
 
 
 def http_page() -> str:
@@ -293,7 +298,8 @@ def operation_text(verb: str, route: str, operation: dict, document: dict, body:
     properties = resolved(success, document).get("properties", {})
     if properties:
         rows = [[f"`{n}`", kind_of(s, document), s.get("description", "")] for n, s in properties.items()]
-        text.append(markdown_table(["in the answer", "type", "meaning"], rows))
+        heads = ["in the answer", "type", "meaning"][: 3 if any(row[2] for row in rows) else 2]
+        text.append(markdown_table(heads, [row[: len(heads)] for row in rows]))
     refusals = [[status, each["description"]] for status, each in operation["responses"].items() if status != "200"]
     if refusals:
         text.append(markdown_table(["other status", "when"], refusals))
