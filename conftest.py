@@ -27,7 +27,7 @@ class NotebookRun(pytest.Item):
         result = notebooks.run(self.path)
         stale = notebooks.stale(self.path, result.outputs)
         if result.failure or stale:
-            pytest.fail(result.failure or "\n".join(stale.values()), pytrace=False)
+            pytest.fail(result.failure or "\n".join([*stale.values(), "`make fresh` writes them anew"]), pytrace=False)
 
     def reportinfo(self) -> tuple[Path, int, str]:
         return self.path, 0, str(self.path.relative_to(ROOT))

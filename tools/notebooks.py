@@ -15,8 +15,9 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from html.parser import HTMLParser
 from importlib.metadata import distributions
 from itertools import zip_longest
@@ -78,7 +79,7 @@ def _work(path: Path, answer: Connection) -> None:
 
 def run(path: Path) -> Run:
     """Execute a notebook in a process of its own; keep the outputs when no cell raised."""
-    content = fingerprint(path)  # before the run: a notebook that changes meanwhile is executed again
+    content = fingerprint(path)
     receiver, sender = _processes.Pipe(duplex=False)
     process = _processes.Process(target=_work, args=(path, sender))
     process.start()
@@ -86,11 +87,10 @@ def run(path: Path) -> Run:
     try:
         result: Run = receiver.recv()
     except EOFError:
-        result = Run({}, f"{path}: the process that ran it ended")
+        process.join()
+        result = Run({}, f"{path}: the process that ran it ended with exit code {process.exitcode}")
     process.join()
-    if process.exitcode:
-        result = Run({}, result.failure or f"{path}: the process that ran it ended with exit code {process.exitcode}")
-    if not result.failure:
+    if not result.failure and fingerprint(path) == content:  # nothing was edited meanwhile
         _keep(path, content, result.outputs)
     return result
 
@@ -110,23 +110,21 @@ def all_notebooks() -> list[Path]:
     return sorted(path for path in paths if not any(part.startswith(hidden) for part in path.relative_to(ROOT).parts))
 
 
-def _surroundings() -> Iterator[bytes]:
-    """Yield what every notebook's outputs depend on: the package, the settings, the releases installed."""
-    package = [path for path in (ROOT / "churn_mlops").rglob("*.py") if path.name != "_modidx.py"]
-    for path in [*sorted(package), ROOT / "settings.ini", ROOT / "pyproject.toml", Path(__file__)]:
-        yield f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes()
-    yield sys.version.encode()
-    yield "".join(sorted({f"{part.name}=={part.version}\n" for part in distributions()})).encode()
-    yield repr(sorted(item for item in os.environ.items() if item[0].startswith(("CHURN_", "MODEL_")))).encode()
+@lru_cache
+def _environment() -> str:
+    """Name the releases that are installed, the settings that come from outside, and how notebooks are executed."""
+    given = sorted(item for item in os.environ.items() if item[0].startswith(("CHURN_", "MODEL_")))
+    releases = sorted({f"{part.name} {part.version}" for part in distributions()})
+    return repr((sys.version, releases, given, Path(__file__).read_text(encoding="utf-8")))
 
 
 def fingerprint(path: Path) -> str:
-    """Digest what the outputs of a notebook depend on: its code and its surroundings, not its prose."""
-    digest = hashlib.sha256()
-    for part in _surroundings():
-        digest.update(hashlib.sha256(part).digest())
+    """Digest what the outputs of a notebook depend on: its code, the package, the environment; not its prose."""
     code = [(cell["id"], cell["source"]) for cell in read(path)["cells"] if cell["cell_type"] == "code"]
-    digest.update(json.dumps([path.relative_to(ROOT).as_posix(), code]).encode())
+    digest = hashlib.sha256(repr((path.relative_to(ROOT), code, _environment())).encode())
+    package = [module for module in (ROOT / "churn_mlops").rglob("*.py") if module.name != "_modidx.py"]
+    for file in [*sorted(package), ROOT / "settings.ini", ROOT / "pyproject.toml"]:
+        digest.update(f"{file.relative_to(ROOT)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
 
 
@@ -202,8 +200,10 @@ def executed() -> Path:
 # What no two runs share: moments, and the random or derived ids of requests, runs and models.
 _PASSING = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]*(?:Z|\+00:00)?|(?<![.\w])(?=\d*[a-f])(?=[a-f]*\d)[0-9a-f]{12,}\b")
 _TOKEN = re.compile(
-    r"(?P<number>(?<![\w.])[-+−]?(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.(?P<decimals>\d*))?(?:e[-+]?\d+)?(?!\w))|\w+|\S",
-    re.I,
+    r"""(?P<number> (?<![\w.]) [-+\N{MINUS SIGN}]?
+            (?: \d{1,3}(?:,\d{3})+(?![\d,]) | \d+ ) (?: \.(?P<decimals>\d*) )? (?: e[-+]?\d+ )? )
+        | \w+ | \S""",
+    re.IGNORECASE | re.VERBOSE,
 )
 
 
@@ -229,7 +229,7 @@ class _Text(HTMLParser):
 
 def _same_number(one: re.Match[str], other: re.Match[str]) -> bool:
     """Compare two numbers as they are shown."""
-    a, b = (float(token["number"].replace(",", "").replace("−", "-")) for token in (one, other))
+    a, b = (float(token["number"].replace(",", "").replace("\N{MINUS SIGN}", "-")) for token in (one, other))
     last = 10.0 ** -len(one["decimals"]) if one["decimals"] and "e" not in one["number"].lower() else 0.0
     return math.isclose(a, b, rel_tol=1e-3, abs_tol=max(1.01 * last, 1e-9))
 
@@ -261,7 +261,7 @@ def _same_picture(old: str, new: str) -> bool:
         return False
     box = Image.Resampling.BOX
     difference = ImageChops.difference(one.resize((32, 32), box), other.resize((32, 32), box))
-    return difference.getextrema()[1] <= 24
+    return max(difference.tobytes()) <= 24
 
 
 def _shown(outputs: list[dict[str, Any]]) -> dict[str, str]:
@@ -286,14 +286,14 @@ def _change(old: list[dict[str, Any]], new: list[dict[str, Any]], numbers: bool)
             if numbers and not _same_picture(text, after[name]):
                 return "its picture has changed"
         elif name.startswith("text/") or "/" not in name:
-            pair = (" ".join(_Text(part).parts) if "html" in name else part for part in (text, after[name]))
-            if found := _difference(*pair, numbers=numbers):
+            was, now = (" ".join(_Text(part).parts) if "html" in name else part for part in (text, after[name]))
+            if found := _difference(was, now, numbers):
                 return f"committed '{found[0]}', now '{found[1]}'"
     return ""
 
 
 def stale(path: Path, outputs: Outputs) -> dict[str, str]:
-    """Name the cells of a notebook whose committed outputs are not what they show now, by cell id."""
+    """Name the cells of a notebook whose committed outputs are not what they show now, by id."""
     found = {}
     for place, cell in enumerate(read(path)["cells"], 1):
         if cell["cell_type"] == "code" and cell["id"] in outputs:
@@ -302,7 +302,7 @@ def stale(path: Path, outputs: Outputs) -> dict[str, str]:
             if change := _change(cell["outputs"], outputs[cell["id"]], numbers):
                 code = [line for line in source.splitlines() if line.strip() and not line.startswith("#|")]
                 name = f"{path.relative_to(ROOT)} cell {place} (id {cell['id']}, first line '{code[0]}')"
-                found[cell["id"]] = f"{name} is stale: {change}; run `make fresh`"
+                found[cell["id"]] = f"{name} is stale: {change}"
     return found
 
 
@@ -314,14 +314,12 @@ def main(names: list[str]) -> None:
     for path, result in runs(paths).items():
         cells = stale(path, result.outputs)
         if cells:
+            print(*cells.values(), sep="\n")
             notebook = read(path)
             for cell in notebook["cells"]:
                 if cell["id"] in cells:
                     cell["outputs"] = result.outputs[cell["id"]]
             write_nb(notebook, path)
-        print(
-            *(line.removesuffix("; run `make fresh`") for line in cells.values()), sep="\n", end="\n" if cells else ""
-        )
 
 
 if __name__ == "__main__":
