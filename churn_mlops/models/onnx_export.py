@@ -34,7 +34,7 @@ from churn_mlops.features.encoders import (
 from ..features.engineer import FeatureEngineer
 from .blend import BaggedBoosting, BlendedClassifier, SplineLogistic, SplineTerm
 from .lightgbm import LightGBMClassifier
-from .shapley import Tree, boosting_trees, forest_trees, lightgbm_trees
+from .trees import Tree, boosting_trees, forest_trees, join_trees, lightgbm_trees
 from ..threads import limit_threads
 from ..utils import write_file_atomically
 
@@ -233,31 +233,23 @@ def _rooted(tree: Tree) -> Tree:
 
 def _sum_of_trees(graph: _Graph, features: str, trees: Sequence[Tree]) -> str:
     """Add up what trees predict, of shape (n_customers, 1)."""
-    trees = [_rooted(tree) for tree in trees]
-    starts = np.cumsum([0, *(len(tree.value) for tree in trees[:-1])])
-    left, right = (
-        np.concatenate([getattr(tree, side) + start for tree, start in zip(trees, starts, strict=True)])
-        for side in ("left", "right")
-    )
-    feature, threshold, value = (
-        np.concatenate([getattr(tree, name) for tree in trees]) for name in ("feature", "threshold", "value")
-    )
-    inner = np.concatenate([tree.left >= 0 for tree in trees])
+    joined, roots = join_trees([_rooted(tree) for tree in trees])
+    inner = joined.left >= 0
     place = np.where(inner, np.cumsum(inner), np.cumsum(~inner)) - 1
-    left, right = left[inner], right[inner]
+    left, right = joined.left[inner], joined.right[inner]
     tensor = graph.onnx.numpy_helper.from_array
     return graph(
         "TreeEnsemble",
         features,
-        tree_roots=place[starts].tolist(),
-        nodes_featureids=feature[inner].tolist(),
-        nodes_splits=tensor(threshold[inner].astype(np.float64)),
+        tree_roots=place[roots].tolist(),
+        nodes_featureids=joined.feature[inner].tolist(),
+        nodes_splits=tensor(joined.threshold[inner].astype(np.float64)),
         nodes_modes=tensor(np.zeros(inner.sum(), dtype=np.uint8)),  # 0: left if at most the split
         nodes_truenodeids=place[left].tolist(),
         nodes_trueleafs=(~inner[left]).astype(int).tolist(),
         nodes_falsenodeids=place[right].tolist(),
         nodes_falseleafs=(~inner[right]).astype(int).tolist(),
-        leaf_weights=tensor(value[~inner].astype(np.float64)),
+        leaf_weights=tensor(joined.value[~inner].astype(np.float64)),
         leaf_targetids=[0] * int((~inner).sum()),
         n_targets=1,
         aggregate_function=1,  # sum
