@@ -23,7 +23,7 @@ from scipy.special import expit
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
-from ..features.encoders import CategoricalEncoder, Encoder, FloatArray, NumericEncoder
+from ..features.encoders import FURTHEST, CategoricalEncoder, Encoder, FloatArray, NumericEncoder
 from .blend import BaggedBoosting, BlendedClassifier, SplineLogistic, SplineTerm
 from .churn_model import ChurnModel
 from .lightgbm import LightGBMClassifier
@@ -140,13 +140,12 @@ def _formula(model: ChurnModel) -> _Formula:
 # %% ../../nbs/models/compiled.ipynb #1cb63ef3
 Vector: TypeAlias = Any  # a list of float, or an ndarray where trees look at it
 Writer: TypeAlias = Callable[[Any, Vector], float]
-_FURTHEST = 1e9
 
 
 def _write_number(encoder: NumericEncoder, at: int, shares: Sequence[Share]) -> Writer:
     """Return what writes a number or boolean to the position ``at``, and the mark of a gap after it."""
     mean, scale, share, marks = encoder.mean, encoder.scale, shares[0], encoder.marks_missing
-    filled = max(-_FURTHEST, min(_FURTHEST, (encoder.median - mean) / scale))
+    filled = max(-FURTHEST, min(FURTHEST, (encoder.median - mean) / scale))
     unmarked, marked = (shares[1](0.0), shares[1](1.0)) if marks else (0.0, 0.0)
     share_of_gap = share(filled) + marked
 
@@ -157,8 +156,8 @@ def _write_number(encoder: NumericEncoder, at: int, shares: Sequence[Share]) -> 
                 x[at + 1] = 1.0
             return share_of_gap
         scaled = (value - mean) / scale
-        if not -_FURTHEST <= scaled <= _FURTHEST:
-            scaled = _FURTHEST if scaled > 0 else -_FURTHEST
+        if not -FURTHEST <= scaled <= FURTHEST:
+            scaled = FURTHEST if scaled > 0 else -FURTHEST
         x[at] = scaled
         return share(scaled) + unmarked
 
@@ -239,7 +238,7 @@ def _fill_numbers(encoder: NumericEncoder) -> Filler:
         missing = np.isnan(numbers)
         with np.errstate(over="ignore"):
             scaled = (np.where(missing, encoder.median, numbers) - encoder.mean) / encoder.scale
-        features[:, 0] = np.clip(scaled, -_FURTHEST, _FURTHEST)
+        features[:, 0] = np.clip(scaled, -FURTHEST, FURTHEST)
         if encoder.marks_missing:
             features[:, 1] = missing
 

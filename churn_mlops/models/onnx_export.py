@@ -22,9 +22,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from sklearn.linear_model import LogisticRegression
 
 from .. import __version__
-from ..features.derived import _find_numbers
+from ..features.derived import find_numbers
 from churn_mlops.features.encoders import (
-    _FURTHEST,
+    FURTHEST,
     CategoricalEncoder,
     DateEncoder,
     Encoder,
@@ -91,7 +91,7 @@ _SOURCES = {
 def _sources(engineer: FeatureEngineer, name: str) -> dict[str, str]:
     """Return the raw columns that a derived column is worked out from, by what they mean."""
     table = pd.DataFrame(columns=engineer.raw_names_)
-    found = {meaning: _find_numbers(table, meaning) for meaning in _SOURCES[name]}
+    found = {meaning: find_numbers(table, meaning) for meaning in _SOURCES[name]}
     return {meaning: str(column.name) for meaning, column in found.items() if column is not None}
 
 
@@ -125,7 +125,7 @@ def _as_input(encoder: Encoder | None, column: pd.Series) -> npt.NDArray[Any]:
         return np.array(["" if pd.isna(value) else str(value) for value in column], dtype=object)
     if encoder is None:
         return np.asarray(pd.to_numeric(column, errors="coerce"), dtype=np.float64)
-    return encoder._read(column)
+    return encoder.read(column)
 
 
 def onnx_inputs(engineer: FeatureEngineer, X: Any) -> dict[str, npt.NDArray[Any]]:
@@ -148,7 +148,7 @@ def onnx_inputs(engineer: FeatureEngineer, X: Any) -> dict[str, npt.NDArray[Any]
     ValueError
         If a column is missing, or holds a value of another kind than in ``fit``.
     """
-    table = engineer._select(X)
+    table = engineer.select(X)
     return {name: _as_input(encoder, table[name]) for name, encoder in _inputs(engineer).items()}
 
 # %% ../../nbs/models/onnx_export.ipynb #a6ff8877
@@ -157,7 +157,7 @@ def _number(graph: _Graph, values: str, encoder: NumericEncoder) -> list[str]:
     missing = graph("Or", graph("IsNaN", values), graph("IsInf", values))
     filled = graph("Where", missing, encoder.median, values)
     scaled = graph("Div", graph("Sub", filled, encoder.mean), encoder.scale)
-    scaled = graph("Clip", scaled, -_FURTHEST, _FURTHEST)
+    scaled = graph("Clip", scaled, -FURTHEST, FURTHEST)
     return [scaled, graph("Cast", missing, to=_DOUBLE)] if encoder.marks_missing else [scaled]
 
 # %% ../../nbs/models/onnx_export.ipynb #3192c34d
