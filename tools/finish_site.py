@@ -4,6 +4,7 @@ import html
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 from latex2mathml.converter import convert
@@ -33,15 +34,22 @@ def formula(found: re.Match[str]) -> str:
     return f'<span class="math {found[1]}">{made}</span>'
 
 
+def named(tag: re.Match[str], name: str) -> str:
+    """Give the start of an element a name, in the place of what names it now."""
+    start, rest = tag[0].split(" ", 1)
+    for attribute in re.findall(r"([\w-]+)=", name):
+        rest = re.sub(rf'\b{attribute}="[^"]*" ?', "", rest)
+    return f"{start} {name} {rest}"
+
+
 def finish_page(text: str, script: str, generated: bool) -> str:
     """Finish one page; a page made from the source has nothing that could be edited."""
     text = FORMULA.sub(formula, KATEX.sub("", text))
     text = TOGGLE.sub(r'<button type="button"\1\2>\3</button>', text)
     text = DATAFRAME.sub(lambda table: f'<div class="sd-table">{table[0]}</div>', text)
     for start, name in NAMED.items():
-        tag, rest = start.split(" ", 1)
-        unnamed = rf"(?![^>]*{name.rpartition(' ')[2].partition('=')[0]}=)"
-        text = re.sub(rf"{tag} (?=[^>]*{re.escape(rest)}){unnamed}", f"{tag} {name} ", text)
+        tag, _, mark = start.partition(" ")
+        text = re.sub(rf"{tag} [^>]*{re.escape(mark)}[^>]*>", partial(named, name=name), text)
     if generated:
         text = re.sub(r'<div class="toc-actions">.*?</div></div>', "", text, flags=re.DOTALL)
     return text.replace("</head>", f'<script src="{script}"></script></head>', 1)

@@ -17,7 +17,7 @@ def draws(cell: nbformat.NotebookNode) -> bool:
 
 
 def readme(notebook: Path) -> str:
-    """Render a notebook as the README: no hidden cells, no figures, no directives, links that hold from the repository root."""
+    """Render a notebook as the README: text alone, without directives, and links that hold from the root."""
     nb = nbformat.read(notebook, as_version=4)
     nb.metadata["language_info"] = {"name": "python"}  # the fences of the code say so
     nb.cells = [cell for cell in nb.cells if not (re.search(r"^#\|\s*hide\b", cell.source, re.M) or draws(cell))]
