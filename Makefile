@@ -31,7 +31,8 @@ test: $(VENV)/.with-dev  ## run everything: notebooks, tests, ruff, mypy, layers
 	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 docs: $(VENV)/.with-docs  ## build the site into _docs/
-	@if command -v quarto >/dev/null; then $(BIN)/nbdev-docs; else $(BIN)/python tools/docs.py; fi
+	@if command -v quarto >/dev/null; then QUARTO_PYTHON="$(CURDIR)/$(BIN)/python" $(BIN)/nbdev-docs; \
+		else $(BIN)/python tools/docs.py $(ARGS); fi
 
 docs-serve: docs  ## build the site and show it on http://127.0.0.1:8001
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _docs 8001

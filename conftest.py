@@ -8,6 +8,7 @@ from pathlib import Path
 
 import notebooks
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent
 IN_CI = os.environ.get("CI") == "true"
@@ -91,3 +92,22 @@ def clean_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, copy / name, follow_symlinks=False)
     return copy
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """Build the documentation once for all processes that run tests, and give its folder."""
+    mine = tmp_path_factory.getbasetemp()
+    folder = (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "site"
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.is_dir():
+            copy = request.getfixturevalue("clean_copy")
+            environment = {**os.environ, "PYTHONPATH": str(copy)}
+            environment.pop("IN_TEST", None)
+            command = [sys.executable, "tools/docs.py"]
+            done = subprocess.run(
+                command, cwd=copy, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+            assert done.returncode == 0, f"tools/docs.py exited with {done.returncode}\n{done.stdout}"
+            shutil.move(copy / "_docs", folder)
+    return folder

@@ -1087,6 +1087,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'churn_mlops.serving.app._ChurnAPI': ('serving/app.html#_churnapi', 'churn_mlops/serving/app.py'),
                                          'churn_mlops.serving.app._ChurnAPI.openapi': ( 'serving/app.html#_churnapi.openapi',
                                                                                         'churn_mlops/serving/app.py'),
+                                         'churn_mlops.serving.app._add_page': ('serving/app.html#_add_page', 'churn_mlops/serving/app.py'),
                                          'churn_mlops.serving.app._checked': ('serving/app.html#_checked', 'churn_mlops/serving/app.py'),
                                          'churn_mlops.serving.app._compute': ('serving/app.html#_compute', 'churn_mlops/serving/app.py'),
                                          'churn_mlops.serving.app._explain_one': ( 'serving/app.html#_explain_one',

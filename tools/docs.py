@@ -1,84 +1,80 @@
 """Build the documentation site into _docs/ with nbdev and smalldocs, for machines without Quarto."""
 
-import json
+import hashlib
 import os
+import re
 import shutil
 import sys
-from html.parser import HTMLParser
+from importlib.metadata import version
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
+from check_site import broken_links, findings
+from finish_site import finish_site
 from nbdev.config import get_config
 from nbdev.doclinks import _build_modidx
 from nbdev.quarto import nbdev_sidebar, refresh_quarto_yml
 from nbdev.serve import proc_nbs
-from reference import reference
 from smalldocs.site import build
 
+__all__ = ["broken_links", "inputs", "main"]
 ROOT = Path(__file__).resolve().parent.parent
+READ = (
+    "nbs",
+    "churn_mlops",
+    "tools",
+    "benchmarks/results",
+    "_quarto.yml",
+    "pyproject.toml",
+    "settings.ini",
+    "CHANGELOG.md",
+)
+MADE = {"__pycache__", ".ipynb_checkpoints", ".last_checked", "nbdev.yml", "sidebar.yml"}
 
 
-class _Page(HTMLParser):
-    """The ids and the link targets of a page."""
-
-    def __init__(self, file: Path) -> None:
-        super().__init__()
-        self.ids: set[str] = set()
-        self.targets: list[str] = []
-        self.feed(file.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        for name, value in attrs:
-            if name == "id" and value:
-                self.ids.add(value)
-            elif value and (name == "href" or (name == "src" and tag == "img")):
-                self.targets.append(value)
+def inputs() -> str:
+    """Digest everything that the site is made from: when it is the same, so is the site."""
+    digest = hashlib.sha256(f"{sys.version} {version('smalldocs')} {version('nbdev')}".encode())
+    for name in READ:
+        top = ROOT / name
+        for file in sorted(top.rglob("*")) if top.is_dir() else [top]:
+            if file.is_file() and MADE.isdisjoint(file.parts):
+                digest.update(f"{file.relative_to(ROOT)}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
-def broken_links(site: Path) -> list[str]:
-    """List the links of a built site whose page, picture, file or anchor does not exist."""
-    pages = {file: _Page(file) for file in site.rglob("*.html")}
-    broken = []
-    for file, page in pages.items():
-        for target in page.targets:
-            url = urlsplit(target)
-            if url.scheme or url.netloc:
-                continue
-            base = site / url.path.lstrip("/") if url.path.startswith("/") else file.parent / url.path
-            there = Path(os.path.normpath(base.parent / unquote(base.name))) if url.path else file
-            there = there / "index.html" if there.is_dir() else there
-            anchor = unquote(url.fragment)
-            if not there.exists() or (anchor and there in pages and anchor not in pages[there].ids):
-                broken.append(f"{file.relative_to(site)}: broken link {target}")
-    return sorted(set(broken))
+def notebooks() -> Path:
+    """Give the folder of notebooks, with the outputs that the site shows."""
+    return get_config().nbs_path
 
 
-def write_reference(cache: Path) -> None:
-    """Rewrite what nbdev displayed for each function and class in the processed notebooks."""
-    for path in cache.rglob("*.ipynb"):
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        for cell in notebook["cells"]:
-            if "show_doc(" in "".join(cell["source"]):
-                for output in cell.get("outputs", []):
-                    data = output.get("data", {})
-                    if "text/markdown" in data:
-                        data["text/markdown"] = reference("".join(data["text/markdown"]))
-        path.write_text(json.dumps(notebook), encoding="utf-8")
+def without_address(cache: Path) -> None:
+    """Leave out what needs the address of the site: the sitemap and the cards that other sites show."""
+    nbdev, quarto = cache / "nbdev.yml", cache / "_quarto.yml"
+    nbdev.write_text(re.sub(r"^  site-url:.*\n", "", nbdev.read_text(encoding="utf-8"), flags=re.M), encoding="utf-8")
+    cards = r"^  (?:image|open-graph|twitter-card):.*\n"
+    quarto.write_text(re.sub(cards, "", quarto.read_text(encoding="utf-8"), flags=re.M), encoding="utf-8")
 
 
 def main() -> None:
-    """Build the site; leave the previous one in place when a link is broken."""
+    """Build the site when something changed; leave the previous one in place when a check finds something."""
     os.chdir(ROOT)
+    site, now = get_config().doc_path, inputs()
+    stamp = site / "site_libs" / "made-from.txt"
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == now and "--force" not in sys.argv:
+        print(f"{site.relative_to(ROOT)}/ is up to date (--force builds it anew)")
+        return
     refresh_quarto_yml()
     _build_modidx()
     nbdev_sidebar.__wrapped__()
-    cache = proc_nbs(force=True)
-    write_reference(cache)
+    cache = proc_nbs(notebooks(), force=True)
+    if not get_config().doc_host:
+        without_address(cache)
     made = build(cache, quiet=True)
-    broken = [note for note in made.warnings if "broken link" in note] + broken_links(made.out)
-    if broken:
-        sys.exit("\n".join(broken))
-    site = get_config().doc_path
+    finish_site(made.out, get_config().nbs_path)
+    wrong = [note for note in made.warnings if "broken link" in note] + findings(made.out, get_config().lib_path)
+    if wrong:
+        sys.exit("\n".join(wrong))
+    (made.out / "site_libs" / "made-from.txt").write_text(now, encoding="utf-8")
     shutil.rmtree(site, ignore_errors=True)
     shutil.move(made.out, site)
     print(f"{len(made.pages)} pages in {site.relative_to(ROOT)}/")

@@ -1,0 +1,119 @@
+"""What must hold of every page of the built site: links lead somewhere, nothing asks another host, pictures speak."""
+
+import ast
+import json
+import os
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+# A style sheet's licence and an SVG's namespace name addresses that no browser asks.
+STYLE_REQUEST = re.compile(r"@import\s+[^;]+;|url\(\s*['\"]?(?:https?:)?//[^)]*\)")
+
+
+class Page(HTMLParser):
+    """The ids, links, resources and pictures of a page."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.ids: set[str] = set()
+        self.targets: list[str] = []
+        self.resources: list[str] = []
+        self.silent: list[str] = []
+        self.feed(file.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        """Note what the checks look at."""
+        attrs = dict(attributes)
+        if attrs.get("id"):
+            self.ids.add(str(attrs["id"]))
+        self.targets += [value for name in ("href", "src") if (value := attrs.get(name))]
+        self.resources += [value for value in self._loaded(tag, attrs) if value]
+        hidden = attrs.get("aria-hidden") == "true"
+        if tag == "img" and not hidden and not (attrs.get("alt") or "").strip():
+            self.silent.append(f"<img src={str(attrs.get('src'))[:60]}>")
+        if tag == "svg" and not hidden and not (attrs.get("role") == "img" and attrs.get("aria-label")):
+            self.silent.append("<svg> without role=img and aria-label")
+
+    @staticmethod
+    def _loaded(tag: str, attrs: dict[str, str | None]) -> list[str | None]:
+        """Name what a browser fetches for an element by itself."""
+        if tag == "link":
+            return [attrs.get("href")] if attrs.get("rel") not in {"canonical", "license", "edit"} else []
+        return [attrs.get("src"), *(part.split()[0] for part in (attrs.get("srcset") or "").split(",") if part.strip())]
+
+
+def broken_links(site: Path) -> list[str]:
+    """List the links of a built site whose page, picture, file or anchor does not exist."""
+    pages = {file: Page(file) for file in site.rglob("*.html")}
+    broken = []
+    for file, page in pages.items():
+        for target in page.targets:
+            url = urlsplit(target)
+            if url.scheme or url.netloc:
+                continue
+            base = site / url.path.lstrip("/") if url.path.startswith("/") else file.parent / url.path
+            there = Path(os.path.normpath(base.parent / unquote(base.name))) if url.path else file
+            there = there / "index.html" if there.is_dir() else there
+            anchor = unquote(url.fragment)
+            if not there.exists() or (anchor and there in pages and anchor not in pages[there].ids):
+                broken.append(f"{file.relative_to(site)}: broken link {target}")
+    return sorted(set(broken))
+
+
+def absolute_links(site: Path) -> list[str]:
+    """List the links that start at the root of a host, which break where the site lies in a folder."""
+    return sorted(
+        f"{file.relative_to(site)}: {target} starts at the root of the host; write a relative link"
+        for file in site.rglob("*.html")
+        for target in Page(file).targets
+        if target.startswith("/") and not target.startswith("//")
+    )
+
+
+def outside_requests(site: Path) -> list[str]:
+    """List what a page or a style sheet would fetch from another host."""
+    found = []
+    for file in site.rglob("*.html"):
+        found += [
+            f"{file.relative_to(site)}: fetches {r}" for r in Page(file).resources if re.match(r"(https?:)?//", r)
+        ]
+    for file in site.rglob("*.css"):
+        requests = STYLE_REQUEST.findall(file.read_text(encoding="utf-8"))
+        found += [f"{file.relative_to(site)}: fetches {each}" for each in requests if "//" in each]
+    return sorted(found)
+
+
+def silent_pictures(site: Path) -> list[str]:
+    """List the pictures without alternative text."""
+    return sorted(
+        f"{file.relative_to(site)}: {each} has no alternative text; give its cell `#| fig-alt:`, or `![words](...)`"
+        for file in site.rglob("*.html")
+        for each in Page(file).silent
+    )
+
+
+def unfindable_names(site: Path, package: Path) -> list[str]:
+    """List the public names that are no heading in the search index."""
+    headings = {entry["section"] for entry in json.loads((site / "search.json").read_text(encoding="utf-8"))}
+    return sorted(
+        f"search finds no {name} of {file.relative_to(package.parent)}"
+        for file in package.rglob("*.py")
+        for name in exported_names(file)
+        if name not in headings
+    )
+
+
+def exported_names(file: Path) -> list[str]:
+    """Read a module's `__all__`."""
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__":
+            return list(ast.literal_eval(node.value))
+    return []
+
+
+def findings(site: Path, package: Path) -> list[str]:
+    """List everything that is wrong with a built site."""
+    checks = [broken_links(site), absolute_links(site), outside_requests(site), silent_pictures(site)]
+    return [finding for found in checks for finding in found] + unfindable_names(site, package)

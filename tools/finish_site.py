@@ -1,0 +1,81 @@
+"""Finish what smalldocs renders: formulas without a script, search without a request, names for what is not text."""
+
+import html
+import json
+import re
+import shutil
+from functools import partial
+from pathlib import Path
+
+from latex2mathml.converter import convert
+
+FORMULA = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', re.DOTALL)
+KATEX = re.compile(r"<(?:link|script)\b[^>]*cdn\.jsdelivr\.net/npm/katex[^>]*>(?:</script>)?")
+TOGGLE = re.compile(r'<a([^>]*data-bs-toggle="collapse"[^>]*) role="navigation"([^>]*)>(.*?)</a>', re.DOTALL)
+DATAFRAME = re.compile(r'<table[^>]*class="dataframe".*?</table>', re.DOTALL)
+FETCH = 'const r = await fetch(offset + "search.json");\n      index = await r.json();'
+NAMED = {  # what has no name for a reader who does not see the page: where, and what is added
+    '<nav class="navbar': 'aria-label="Site"',
+    '<nav class="quarto-secondary-nav"': 'aria-label="Section"',
+    '<nav id="quarto-sidebar"': 'aria-label="Pages"',
+    '<nav id="TOC"': 'aria-labelledby="toc-title"',
+    '<nav class="quarto-page-breadcrumbs quarto-title': 'aria-label="Where this page is"',
+    '<nav class="page-navigation"': 'aria-label="Previous and next page"',
+    '<a class="quarto-color-scheme-toggle': 'role="button" aria-label="Dark or light"',
+    '<i class="bi': 'aria-hidden="true"',
+    '<div class="smalldocs-search-results': 'role="region" aria-label="Search results" aria-live="polite"',
+}
+
+
+def formula(found: re.Match[str]) -> str:
+    """Write a formula as MathML, which browsers show by themselves; its source is its name."""
+    source = html.unescape(found[2])
+    made = convert(source, display="block" if found[1] == "display" else "inline")
+    return f'<span class="math {found[1]}">{made}</span>'
+
+
+def named(tag: re.Match[str], name: str) -> str:
+    """Give the start of an element a name, in the place of what names it now."""
+    start, rest = tag[0].split(" ", 1)
+    for attribute in re.findall(r"([\w-]+)=", name):
+        rest = re.sub(rf'\b{attribute}="[^"]*" ?', "", rest)
+    return f"{start} {name} {rest}"
+
+
+def finish_page(text: str, script: str, generated: bool) -> str:
+    """Finish one page; a page made from the source has nothing that could be edited."""
+    text = FORMULA.sub(formula, KATEX.sub("", text))
+    text = TOGGLE.sub(r'<button type="button"\1\2>\3</button>', text)
+    text = DATAFRAME.sub(lambda table: f'<div class="sd-table">{table[0]}</div>', text)
+    for start, name in NAMED.items():
+        tag, _, mark = start.partition(" ")
+        text = re.sub(rf"{tag} [^>]*{re.escape(mark)}[^>]*>", partial(named, name=name), text)
+    if generated:
+        text = re.sub(r'<div class="toc-actions">.*?</div></div>', "", text, flags=re.DOTALL)
+    return text.replace("</head>", f'<script src="{script}"></script></head>', 1)
+
+
+def finish_site(site: Path, sources: Path) -> None:
+    """Finish every page, and make search work where a browser fetches no file."""
+    libs = site / "site_libs"
+    shutil.copy(Path(__file__).with_name("site.js"), libs / "site.js")
+    index = (site / "search.json").read_text(encoding="utf-8")
+    (libs / "search-index.js").write_text(f"window.siteSearchIndex = {index};\n", encoding="utf-8")
+    behaviour = (libs / "smalldocs.js").read_text(encoding="utf-8")
+    if FETCH not in behaviour:
+        raise SystemExit("smalldocs.js fetches its search index in another way: adapt tools/finish_site.py")
+    (libs / "smalldocs.js").write_text(behaviour.replace(FETCH, "index = await window.loadSearchIndex(offset);"))
+    for style in (libs / "themes").rglob("*.css"):  # their fonts come from another host
+        style.write_text(re.sub(r"@import\s+url\([^)]*\);?", "", style.read_text(encoding="utf-8")), encoding="utf-8")
+    written = {path.relative_to(sources).with_suffix("").as_posix() for path in sources.rglob("*.*")}
+    for page in site.rglob("*.html"):
+        name = page.relative_to(site)
+        script = "../" * (len(name.parts) - 1) + "site_libs/site.js"
+        done = finish_page(page.read_text(encoding="utf-8"), script, name.with_suffix("").as_posix() not in written)
+        page.write_text(done, encoding="utf-8")
+
+
+def entries(site: Path) -> list[dict[str, str]]:
+    """Read the search index that the pages use."""
+    text = (site / "site_libs" / "search-index.js").read_text(encoding="utf-8")
+    return json.loads(text.removeprefix("window.siteSearchIndex = ").removesuffix(";\n"))
