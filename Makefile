@@ -18,7 +18,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help train test docs docs-serve readme lab serve bench export build clean
+.PHONY: help train test docs docs-serve fresh readme lab serve bench export build clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -36,6 +36,9 @@ docs: $(VENV)/.with-docs  ## build the site into _docs/
 
 docs-serve: docs  ## build the site and show it on http://127.0.0.1:8001
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _docs 8001
+
+fresh: $(VENV)/.with-docs  ## execute the notebooks that changed, write the outputs that are stale
+	@$(BIN)/python tools/notebooks.py $(ARGS)
 
 readme: $(VENV)/.with-docs  ## write README.md from nbs/index.ipynb
 	@$(BIN)/python tools/readme.py
@@ -60,7 +63,7 @@ build: $(VENV)/.with-dev  ## build and check the sdist and the wheel in dist/
 	@$(BIN)/twine check --strict dist/*
 
 clean:  ## remove everything that a target of this file made, except models
-	@rm -rf $(VENV) $(BENCH) build dist _docs _proc *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(BENCH) build dist _docs _proc _executed *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 define CHECK_PYTHON

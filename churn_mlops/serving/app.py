@@ -10,6 +10,7 @@ from .extra import require_api
 
 # %% ../../nbs/serving/app.ipynb #f456d9b7
 require_api("fastapi")
+require_api("fastapi_offline")
 
 # %% ../../nbs/serving/app.ipynb #e1ed6960
 import asyncio
@@ -26,7 +27,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import PlainTextResponse, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, RootModel, ValidationError
 from pydantic.json_schema import models_json_schema
 from pydantic_core import to_json
@@ -316,6 +319,31 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     if watcher is not None:
         watcher.cancel()
 
+# %% ../../nbs/serving/app.ipynb #0c97ebd0
+_PAGE_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+def _add_page(app: FastAPI) -> None:
+    """Add the page ``/docs``, whose script and style come from this server."""
+    app.mount("/docs/files", StaticFiles(packages=[("fastapi_offline", "static")]))
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> HTMLResponse:
+        """Show the page."""
+        root = str(request.scope.get("root_path", "")).rstrip("/")
+        page = get_swagger_ui_html(
+            openapi_url=f"{root}{app.openapi_url}",
+            title=f"{app.title}: API",
+            swagger_js_url=f"{root}/docs/files/swagger-ui-bundle.js",
+            swagger_css_url=f"{root}/docs/files/swagger-ui.css",
+            swagger_favicon_url=f"{root}/docs/files/favicon.png",
+        )
+        page.headers["Content-Security-Policy"] = _PAGE_POLICY
+        return page
+
 # %% ../../nbs/serving/app.ipynb #91279ca3
 def create_app(settings: Settings | Path | str | None = None) -> FastAPI:
     """Make a web application that answers with a model.
@@ -343,11 +371,14 @@ def create_app(settings: Settings | Path | str | None = None) -> FastAPI:
         version=__version__,
         description="Predict which customers leave.",
         lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
     )
     metrics, key = ServerMetrics(), api_key()
     holder = ModelHolder(settings, on_change=metrics.model)
     app.state.model, app.state.metrics, app.state.needs_key = holder, metrics, key is not None
     app.include_router(_router)
+    _add_page(app)
     app.add_middleware(LimitBody, limits=lambda: holder.serving)
     if key is not None:
         app.add_middleware(RequireKey, key=key)
