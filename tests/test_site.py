@@ -65,8 +65,8 @@ def project(clean_copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def site(project: Path) -> Path:
-    """Give the built site, moved away from what it was built from."""
+def addressed(project: Path) -> Path:
+    """Give the site that has an address, moved away from what it was built from."""
     return shutil.copytree(project / "_docs", project.parent / "elsewhere" / "docs")
 
 
@@ -147,7 +147,7 @@ def test_search_needs_no_request(site: Path, tool) -> None:
 
 
 def test_llms_txt_leads_to_a_copy_of_every_page(site: Path) -> None:
-    text = (site / "llms.txt").read_text(encoding="utf-8").replace("https://example.org/churn/", "")
+    text = (site / "llms.txt").read_text(encoding="utf-8")
     targets = re.findall(r"\]\(([^)]+)\)", text)
     assert {target.replace(".llms.md", ".html") for target in targets} == pages(site)
     assert [target for target in targets if not (site / target).is_file()] == []
@@ -164,14 +164,10 @@ def test_every_page_lets_a_keyboard_skip_to_its_content(site: Path) -> None:
         assert text.index('href="#quarto-document-content"') < text.index("<nav"), name
 
 
-def test_no_address_means_no_sitemap_and_no_card(project: Path, tool, tmp_path: Path) -> None:
-    for name in ("_quarto.yml", "nbdev.yml"):
-        shutil.copy(project / "_proc" / name, tmp_path)
-    tool("docs").without_address(tmp_path)
-    left = [yaml.safe_load((tmp_path / name).read_text(encoding="utf-8")) for name in ("_quarto.yml", "nbdev.yml")]
-    keys = {key for config in left for key in config["website"]}
-    assert keys & {"site-url", "image", "open-graph", "twitter-card"} == set()
-    assert keys >= {"title", "sidebar", "llms-txt"}
+def test_no_address_means_no_sitemap_card_or_edit_link(site: Path) -> None:
+    text = (site / "index.html").read_text(encoding="utf-8")
+    assert not (site / "sitemap.xml").exists()
+    assert [mark for mark in ("og:", "twitter:", "toc-action") if mark in text] == []
 
 
 def test_unchanged_site_is_not_built_again(project: Path) -> None:
@@ -202,30 +198,30 @@ def test_quarto_renders_the_same_pages(project: Path, site: Path, tmp_path: Path
 # ---- what needs the address of a repository or of the site
 
 
-def test_sitemap_names_every_page(site: Path) -> None:
-    found = re.findall(r"<loc>(.*?)</loc>", (site / "sitemap.xml").read_text(encoding="utf-8"))
-    assert set(found) == {f"https://example.org/churn/{name}" for name in pages(site)}
+def test_sitemap_names_every_page(addressed: Path) -> None:
+    found = re.findall(r"<loc>(.*?)</loc>", (addressed / "sitemap.xml").read_text(encoding="utf-8"))
+    assert set(found) == {f"https://example.org/churn/{name}" for name in pages(addressed)}
 
 
-def test_card_shows_a_picture_that_is_there(site: Path) -> None:
-    text = (site / "index.html").read_text(encoding="utf-8")
+def test_card_shows_a_picture_that_is_there(addressed: Path) -> None:
+    text = (addressed / "index.html").read_text(encoding="utf-8")
     picture = re.search(r'<meta property="og:image" content="https://example.org/churn/([^"]+)"', text)
     assert picture is not None
-    assert (site / picture[1]).read_bytes().startswith(b"\x89PNG")
+    assert (addressed / picture[1]).read_bytes().startswith(b"\x89PNG")
 
 
-def test_edit_links_lead_to_sources_that_exist(site: Path) -> None:
+def test_edit_links_lead_to_sources_that_exist(addressed: Path) -> None:
     links = {}
-    for name in pages(site):
-        text = (site / name).read_text(encoding="utf-8")
+    for name in pages(addressed):
+        text = (addressed / name).read_text(encoding="utf-8")
         links[name] = re.findall(r'href="https://github\.com/example/churn/edit/main/([^"]+)"', text)
     assert links["models/economics.html"] == ["nbs/models/economics.ipynb"]
     assert links["reference/models.html"] == []
     assert [path for paths in links.values() for path in paths if not (ROOT / path).is_file()] == []
 
 
-def test_reference_links_the_line_of_the_source(site: Path) -> None:
-    text = (site / "reference" / "foundations.html").read_text(encoding="utf-8")
+def test_reference_links_the_line_of_the_source(addressed: Path) -> None:
+    text = (addressed / "reference" / "foundations.html").read_text(encoding="utf-8")
     link = re.search(r'href="(https://github\.com/example/churn/blob/main/churn_mlops/utils\.py)#L(\d+)"', text)
     assert link is not None
     line = (ROOT / urlsplit(link[1]).path.split("/main/")[1]).read_text(encoding="utf-8").splitlines()[int(link[2]) - 1]
