@@ -143,7 +143,7 @@ class TestWhatIsKept:
     @pytest.fixture
     def path(self, project: Path) -> Path:
         path = project / "nbs" / "part.ipynb"
-        notebooks._keep(path, notebooks.fingerprint(path), {CELL: text("kept")})
+        notebooks._keep(path, notebooks.Run({CELL: text("kept")}, content=notebooks.fingerprint(path)))
         return path
 
     def test_it_serves_when_nothing_has_changed(self, path: Path) -> None:
@@ -168,6 +168,12 @@ class TestWhatIsKept:
     def test_it_does_not_when_it_is_half_written(self, path: Path, project: Path) -> None:
         copy = project / "_executed" / "part.ipynb"
         copy.write_bytes(copy.read_bytes()[:-20])
+        assert notebooks.kept(path) is None
+
+    def test_it_does_not_when_something_was_edited_while_the_notebook_ran(self, project: Path) -> None:
+        source = "from pathlib import Path\nPath('../churn_mlops/part.py').write_text('x = 3')"
+        path = write(project / "nbs" / "part.ipynb", [], source)
+        assert notebooks.run(path).failure == ""
         assert notebooks.kept(path) is None
 
     def test_it_goes_with_its_notebook(self, path: Path, project: Path) -> None:

@@ -14,6 +14,7 @@ import math
 import os
 import re
 import sys
+import tomllib
 import traceback
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 EXECUTED = ROOT / "_executed"  # no leading dot: nbdev's docs processing passes over hidden folders
+WIDGET = "application/vnd.jupyter.widget-view+json"
 KEY = "executed"  # of a notebook's metadata: the content that its outputs came from
 
 Outputs = dict[str, list[dict[str, Any]]]  # by cell id
@@ -47,6 +49,7 @@ class Run(NamedTuple):
 
     outputs: Outputs
     failure: str = ""
+    content: str = ""  # the fingerprint of what was executed
 
 
 def _work(path: Path, answer: Connection) -> None:
@@ -74,6 +77,9 @@ def _work(path: Path, answer: Connection) -> None:
         return
     executed = nb2dict(notebook)
     clean_nb(executed)
+    for cell in executed["cells"]:
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(WIDGET, None)  # means nothing without its kernel
     answer.send(Run({cell["id"]: cell["outputs"] for cell in executed["cells"] if cell["id"] in runs}))
 
 
@@ -90,8 +96,9 @@ def run(path: Path) -> Run:
         process.join()
         result = Run({}, f"{path}: the process that ran it ended with exit code {process.exitcode}")
     process.join()
-    if not result.failure and fingerprint(path) == content:  # nothing was edited meanwhile
-        _keep(path, content, result.outputs)
+    result = result._replace(content=content if fingerprint(path) == content else "edited while it ran")
+    if not result.failure:
+        _keep(path, result)
     return result
 
 
@@ -121,9 +128,10 @@ def _environment() -> str:
 def fingerprint(path: Path) -> str:
     """Digest what the outputs of a notebook depend on: its code, the package, the environment; not its prose."""
     code = [(cell["id"], cell["source"]) for cell in read(path)["cells"] if cell["cell_type"] == "code"]
-    digest = hashlib.sha256(repr((path.relative_to(ROOT), code, _environment())).encode())
+    nbdev = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["nbdev"]
+    digest = hashlib.sha256(repr((path.relative_to(ROOT), code, nbdev, _environment())).encode())
     package = [module for module in (ROOT / "churn_mlops").rglob("*.py") if module.name != "_modidx.py"]
-    for file in [*sorted(package), ROOT / "settings.ini", ROOT / "pyproject.toml"]:
+    for file in [*sorted(package), ROOT / "settings.ini"]:
         digest.update(f"{file.relative_to(ROOT)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
 
@@ -143,13 +151,13 @@ def _put(path: Path, content: bytes) -> None:
     part.replace(path)
 
 
-def _keep(path: Path, content: str, outputs: Outputs) -> None:
+def _keep(path: Path, result: Run) -> None:
     """Write the executed copy of a notebook."""
     notebook = read(path)
     for cell in notebook["cells"]:
-        if cell["id"] in outputs:
-            cell["outputs"] = outputs[cell["id"]]
-    notebook["metadata"][KEY] = content
+        if cell["id"] in result.outputs:
+            cell["outputs"] = result.outputs[cell["id"]]
+    notebook["metadata"][KEY] = result.content
     _put(_place(path), json.dumps(notebook, ensure_ascii=False).encode())
 
 
@@ -159,9 +167,10 @@ def kept(path: Path) -> Run | None:
         copy = read(_place(path))
     except (OSError, ValueError):
         return None
-    if copy.get("metadata", {}).get(KEY) != fingerprint(path):
+    content = fingerprint(path)
+    if copy.get("metadata", {}).get(KEY) != content:
         return None
-    return Run({cell["id"]: cell["outputs"] for cell in copy["cells"] if cell["cell_type"] == "code"})
+    return Run({cell["id"]: cell["outputs"] for cell in copy["cells"] if cell["cell_type"] == "code"}, content=content)
 
 
 def runs(paths: Iterable[Path]) -> dict[Path, Run]:
@@ -186,7 +195,7 @@ def executed() -> Path:
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(ROOT).parts):
             wanted.add(_place(path))
             if path in results:
-                _keep(path, fingerprint(path), results[path].outputs)
+                _keep(path, results[path])
             else:
                 _put(_place(path), path.read_bytes())
     for path in EXECUTED.rglob("*"):
