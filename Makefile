@@ -51,8 +51,8 @@ serve: $(VENV)/.with-api  ## answer over HTTP with MODEL=models/churn-model.zip
 	@$(BIN)/churn-serve "$(MODEL)" $(ARGS)
 
 bench: $(BENCH)/.made  ## compare accuracy and speed with other models: ARGS="file.csv --target column"
-	@$(BENCH)/bin/python benchmarks/accuracy.py $(ARGS)
-	@$(BENCH)/bin/python benchmarks/prediction.py $(ARGS)
+	@$(BENCH)/bin/python benchmarks/accuracy.py $(or $(ARGS),--json benchmarks/results/accuracy.json)
+	@$(BENCH)/bin/python benchmarks/prediction.py $(or $(ARGS),--json benchmarks/results/prediction.json)
 
 export: $(VENV)/.with-docs  ## write churn_mlops/ from the notebooks, and clean them
 	@$(BIN)/nbdev-export && $(BIN)/nbdev-clean

@@ -102,7 +102,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
     folder = (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "site"
     with FileLock(folder.with_suffix(".lock")):
         if not folder.is_dir():
-            copy = request.getfixturevalue("clean_copy")
+            clean = request.getfixturevalue("clean_copy")
+            copy = shutil.copytree(clean, tmp_path_factory.mktemp("built") / "churn_mlops", symlinks=True)
             environment = {**os.environ, "PYTHONPATH": str(copy)}
             environment.pop("IN_TEST", None)
             command = [sys.executable, "tools/docs.py", "--committed"]  # the outputs have their own test

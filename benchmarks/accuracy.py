@@ -23,6 +23,7 @@ from typing import Annotated, Any, Self
 import numpy as np
 import pandas as pd
 import typer
+from results import save
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, VotingClassifier
@@ -213,6 +214,7 @@ def main(
     sample_size: Annotated[int | None, typer.Option(help="Use sample data of this many customers.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only models with this in their name; repeatable.")] = None,
     threads: Annotated[int, typer.Option(help="Threads that each model may use.")] = 1,
+    json: Annotated[Path | None, typer.Option(help="Also write the table to this JSON file, for the site.")] = None,
 ) -> None:
     """Refit every competitor and every model type of ours on the same folds, and print one table."""
     with one_line_errors("benchmark"):
@@ -234,6 +236,18 @@ def main(
     print(f"CPU s: one fit with its predictions, {threads} thread(s)\n")
     table = pd.DataFrame(results).T.sort_values("log-loss")
     print(table.to_string(formatters={"CPU s": "{:.2f}".format}, float_format="{:.4f}".format))
+    if json is not None:
+        texts = [f"{r['AUC']:.4f} {r['PR-AUC']:.4f} {r['log-loss']:.4f} {r['CPU s']:.2f}" for _, r in table.iterrows()]
+        save(
+            json,
+            title="Accuracy",
+            about=f"{described}. Means over 5 shuffled, stratified folds, seed {SEED}, each model fitted anew on each; "
+            "the best log-loss comes first. CPU s is one fit with its predictions.",
+            command="make bench",
+            columns=["model", *table.columns],
+            rows=[[name, *shown.split()] for name, shown in zip(table.index, texts, strict=True)],
+            libraries=libraries,
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """What must hold in the repository itself: notebooks and package in step, checks clean, site and README whole."""
 
 import fnmatch
-import importlib
 import json
 import os
 import re
@@ -161,63 +160,6 @@ def test_readme_is_what_the_index_notebook_makes(tmp_path: Path) -> None:
     run(sys.executable, "tools/readme.py", tmp_path / "README.md", cwd=ROOT)
     made = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert (ROOT / "README.md").read_text(encoding="utf-8") == made, "README.md is out of date: run `make readme`"
-
-
-@pytest.mark.slow
-def test_site_builds_without_a_broken_link(copy: Path) -> None:
-    run(sys.executable, "tools/docs.py", cwd=copy)
-    pages = {path.relative_to(copy / "_docs").as_posix() for path in (copy / "_docs").rglob("*.html")}
-    assert {name.replace(".ipynb", ".html") for name in NAMES} <= pages
-
-
-def test_site_check_sees_broken_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    docs = importlib.import_module("docs")
-    (tmp_path / "here.html").write_text('<p id="top"><a href="here.html#top">fine</a><a href="#gone">x</a></p>')
-    (tmp_path / "other.html").write_text('<img src="missing.png"><a href="here.html#nowhere">x</a>')
-    assert docs.broken_links(tmp_path) == [
-        "here.html: broken link #gone",
-        "other.html: broken link here.html#nowhere",
-        "other.html: broken link missing.png",
-    ]
-
-
-def test_site_turns_numpydoc_sections_into_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    shown = """[source](/blob/main/x.py#L1){target="_blank"}
-
-### f
-
-```python
-def f(
-    a:int | None, # How many.
-)->pandas.core.frame.DataFrame: # What is left,
-in order.
-```
-
-*Do it.*
-
-Parameters
-----------
-a : int | None
-    How many
-    of them.
-
-Raises
-------
-ValueError
-    If `a` is negative.
-"""
-    lines = importlib.import_module("reference").reference(shown).splitlines()
-    assert [line for line in lines if line][:5] == [
-        "### f",
-        "```python",
-        "def f(",
-        "    a: int | None,",
-        ") -> DataFrame:",
-    ]
-    assert r"| `a` | `int \| None` | How many of them. |" in lines
-    assert "| `ValueError` | If `a` is negative. |" in lines
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ READ = (
     "settings.ini",
     "CHANGELOG.md",
 )
-MADE = {"__pycache__", ".ipynb_checkpoints", ".last_checked", "nbdev.yml", "sidebar.yml"}
+MADE = {"__pycache__", "_modidx.py", ".ipynb_checkpoints", ".last_checked", "nbdev.yml", "sidebar.yml"}
 
 
 def inputs() -> str:

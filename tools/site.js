@@ -42,7 +42,7 @@
   // What scrolls sideways can be reached with the Tab key, and only then.
   const boxes = "pre, .sd-table, .math.display, .scroll, .cell-output, #quarto-sidebar, #quarto-margin-sidebar";
   const mark = () => document.querySelectorAll(boxes).forEach((box) => {
-    const over = box.scrollWidth > box.clientWidth + 1 || (box.scrollHeight > box.clientHeight + 1 && box.tagName !== "PRE");
+    const over = box.scrollWidth > box.clientWidth || (box.scrollHeight > box.clientHeight + 1 && box.tagName !== "PRE");
     const scrolls = over && /auto|scroll/.test(getComputedStyle(box).overflowX + getComputedStyle(box).overflowY);
     if (scrolls) box.tabIndex = 0; else box.removeAttribute("tabindex");
   });

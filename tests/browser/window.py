@@ -7,9 +7,12 @@ from importlib.resources import files
 from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 Mode = Literal["light", "dark"]
+
+WAIT = 30_000  # milliseconds at most, on a busy machine
+expect.set_options(timeout=WAIT)
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = [
@@ -25,9 +28,9 @@ OPTIONS = [
 OWN = ("http://127.0.0.1:", "file:", "data:", "blob:", "about:")
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 
-# The contrast of text with what is behind it follows from the classes and styles from the element up to the root, and
-# measuring it is slow: what has the same ones as text seen before, on this page or another, is left out.
-MARK_REPEATS = """() => {
+# The contrast of text with what is behind it follows from the mode and from the classes and styles of what is around
+# it. Measuring it is slow: what shares them with text seen before, on this page or another, is left out.
+MARK_REPEATS = """(mode) => {
     const seen = new Set(JSON.parse(sessionStorage.getItem("seen") || "[]"));
     const repeats = (element, path) => {
         path += `>${element.tagName}|${element.getAttribute("class")}|${element.getAttribute("style")}`;
@@ -37,7 +40,7 @@ MARK_REPEATS = """() => {
         seen.add(path);
         return repeat;
     };
-    for (const element of document.body.children) repeats(element, document.documentElement.className);
+    for (const element of document.body.children) repeats(element, mode);
     for (const inner of document.querySelectorAll("[data-repeat] [data-repeat]")) inner.removeAttribute("data-repeat");
     sessionStorage.setItem("seen", JSON.stringify([...seen]));
 }"""
@@ -65,12 +68,10 @@ class Window:
     """A window with a page in it, and a list of what went wrong since it was last asked."""
 
     def __init__(self, browser: Browser, **options: Any) -> None:
-        self._context = browser.new_context(
-            **{"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", "color_scheme": "light"}
-            | options
-        )
+        usual = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", "color_scheme": "light"}
+        self._context = browser.new_context(**(usual | options))
         self.page: Page = self._context.new_page()
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(WAIT)
         self._complaints: list[str] = []
         self.page.on("console", self._heard)
         self.page.on("pageerror", lambda error: self._note(f"script: {error}"))
@@ -100,7 +101,7 @@ class Window:
     def violations(self, mode: Mode) -> list[str]:
         """Return what axe-core finds serious or critical, in the mode that is on; only contrast is looked at twice."""
         self.page.evaluate(AXE)
-        self.page.evaluate(MARK_REPEATS)
+        self.page.evaluate(MARK_REPEATS, mode)
         found = self.page.evaluate(CONTRAST)
         if mode == "light":
             found += self.page.evaluate(ALL_OTHERS)

@@ -1,0 +1,370 @@
+"""What must hold of the site: every page whole by itself, every name found, the same pages from Quarto."""
+
+import ast
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from types import ModuleType
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+URLS = '[project.urls]\nRepository = "https://github.com/example/churn"\nDocumentation = "https://example.org/churn"\n'
+QUARTO = '''#!{python}
+"""Stand in for Quarto: record the calls, find the pages as Quarto does, and write a file for each."""
+import json, os, subprocess, sys
+from pathlib import Path
+
+import yaml
+
+project = Path.cwd()
+with open(project.parent / "quarto-calls.txt", "a") as calls:
+    print(json.dumps(sys.argv[1:]), file=calls)
+config = yaml.safe_load((project / "_quarto.yml").read_text())
+if sys.argv[1] == "inspect":
+    print(json.dumps({{"config": config, "files": {{"input": []}}}}))
+else:
+    subprocess.run([os.environ["QUARTO_PYTHON"], config["project"]["pre-render"]], cwd=project, check=True)
+    output = Path(sys.argv[sys.argv.index("--output-dir") + 1])
+    for page in project.rglob("*"):
+        inside = page.relative_to(project)
+        if page.suffix in {{".ipynb", ".md", ".qmd"}} and not any(part[0] in "._" for part in inside.parts):
+            target = output / inside.with_suffix(".html")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text("")
+'''
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> str:
+    """Run a command with the scripts of this environment in reach; fail with what it printed."""
+    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+    env = {**os.environ, "PATH": path, "PYTHONPATH": str(cwd), **environment}
+    env.pop("IN_TEST", None)
+    done = subprocess.run(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, f"{' '.join(map(str, command))} exited with {done.returncode}\n{done.stdout}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def project(clean_copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a copy of the repository with its site built; repository and site have an address."""
+    copy = shutil.copytree(clean_copy, tmp_path_factory.mktemp("site") / "churn_mlops", symlinks=True)
+    pyproject = copy / "pyproject.toml"
+    text = re.sub(r"^\[project\.urls\]\n(?:.+\n)*", "", pyproject.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    pyproject.write_text(text.replace("[project.scripts]", f"{URLS}\n[project.scripts]"), encoding="utf-8")
+    run(sys.executable, "tools/docs.py", cwd=copy)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def addressed(project: Path) -> Path:
+    """Give the site that has an address, moved away from what it was built from."""
+    return shutil.copytree(project / "_docs", project.parent / "elsewhere" / "docs")
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch):
+    """Import a script of tools/."""
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    return importlib.import_module
+
+
+def pages(folder: Path) -> set[str]:
+    """List the pages of a site."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*.html")}
+
+
+def sidebar(items: list) -> list[str]:
+    """List what the sidebar leads to, in order."""
+    found: list[str] = []
+    for item in items:
+        found += sidebar(item["contents"]) if "contents" in item else [item["href"] if isinstance(item, dict) else item]
+    return found
+
+
+# ---- the built site
+
+
+def test_sidebar_leads_to_every_page(site: Path) -> None:
+    config = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
+    listed = {str(Path(href).with_suffix(".html")) for href in sidebar(config["website"]["sidebar"]["contents"])}
+    assert pages(site) == listed
+
+
+def test_every_check_of_the_site_finds_nothing(site: Path, tool) -> None:
+    assert tool("check_site").findings(site, ROOT / "churn_mlops") == []
+
+
+def test_every_public_name_has_its_entry_in_the_reference(site: Path) -> None:
+    for file in sorted((ROOT / "churn_mlops").rglob("[!_]*.py")):
+        part = file.parent.name if file.parent != ROOT / "churn_mlops" else "foundations"
+        page = (site / "reference" / f"{part}.html").read_text(encoding="utf-8")
+        exported = re.search(r"^__all__ = (\[.*?\])", file.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        for name in ast.literal_eval(exported[1]) if exported else []:
+            assert f'id="{file.stem}.{name}"' in page, f"{part}.html has no {file.stem}.{name}"
+
+
+def test_reference_has_every_option_setting_and_path(site: Path) -> None:
+    from churn_mlops.serving.app import create_app
+    from churn_mlops.settings import Settings
+
+    commands, settings, http = (
+        (site / "reference" / f"{name}.html").read_text(encoding="utf-8") for name in ("commands", "settings", "http")
+    )
+    for command in ("churn-train", "churn-evaluate", "churn-serve"):
+        shown = run(sys.executable, "-m", f"churn_mlops.{COMMANDS[command]}", "--help", cwd=ROOT, COLUMNS="200")
+        for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", shown)) - {"--help"}:
+            assert f"<code>{option}</code>" in commands, f"{command} {option}"
+    for section, field in Settings.model_fields.items():
+        for key in field.annotation.model_fields:
+            assert f"<code>{key}</code>" in settings, f"[{section}] {key}"
+    for path, operations in create_app().openapi()["paths"].items():
+        for verb in operations:
+            assert f"{verb.upper()} {path}</h2>" in http
+
+
+COMMANDS = {"churn-train": "models.train", "churn-evaluate": "models.evaluate", "churn-serve": "serving.command"}
+
+
+def test_formulas_need_no_script(site: Path) -> None:
+    text = (site / "models" / "evaluation.html").read_text(encoding="utf-8")
+    assert "<math" in text
+    assert "katex" not in text.lower()
+
+
+def test_search_needs_no_request(site: Path, tool) -> None:
+    entries = tool("finish_site").entries(site)
+    assert {entry["href"] for entry in entries} >= {"index.html", "reference/models.html#churn_model.ChurnModel"}
+    assert "fetch(" not in (site / "site_libs" / "smalldocs.js").read_text(encoding="utf-8")
+
+
+def test_llms_txt_leads_to_a_copy_of_every_page(site: Path) -> None:
+    text = (site / "llms.txt").read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)]+)\)", text)
+    assert {target.replace(".llms.md", ".html") for target in targets} == pages(site)
+    assert [target for target in targets if not (site / target).is_file()] == []
+
+
+def test_chapters_link_the_glossary_at_the_first_use_of_a_term(site: Path) -> None:
+    text = (site / "models" / "economics.html").read_text(encoding="utf-8")
+    assert text.count('href="../glossary.html#threshold"') == 1
+
+
+def test_every_page_lets_a_keyboard_skip_to_its_content(site: Path) -> None:
+    for name in pages(site):
+        text = (site / name).read_text(encoding="utf-8")
+        assert text.index('href="#quarto-document-content"') < text.index("<nav"), name
+
+
+def test_no_address_means_no_sitemap_card_or_edit_link(site: Path) -> None:
+    text = (site / "index.html").read_text(encoding="utf-8")
+    assert not (site / "sitemap.xml").exists()
+    assert [mark for mark in ("og:", "twitter:", "toc-action") if mark in text] == []
+
+
+def test_unchanged_site_is_not_built_again(project: Path) -> None:
+    assert "up to date" in run(sys.executable, "tools/docs.py", cwd=project)
+
+
+def test_changed_source_is_noticed(project: Path, tool, monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = tool("docs")
+    monkeypatch.setattr(docs, "ROOT", project)
+    before = docs.inputs()
+    (project / "CHANGELOG.md").write_text("changed", encoding="utf-8")
+    assert docs.inputs() != before
+    shutil.copy(ROOT / "CHANGELOG.md", project / "CHANGELOG.md")
+    assert docs.inputs() == before
+
+
+def test_quarto_renders_the_same_pages(project: Path, site: Path, tmp_path: Path) -> None:
+    quarto = tmp_path / "quarto"
+    quarto.write_text(QUARTO.format(python=sys.executable), encoding="utf-8")
+    quarto.chmod(0o755)
+    path = os.pathsep.join([str(tmp_path), sysconfig.get_path("scripts"), os.environ["PATH"]])
+    run("nbdev-docs", cwd=project, PATH=path, QUARTO_PYTHON=sys.executable)
+    calls = [json.loads(line) for line in (project / "quarto-calls.txt").read_text().splitlines()]
+    assert [call[0] for call in calls] == ["inspect", "render"]
+    assert pages(project / "_docs") == pages(site)
+
+
+# ---- what needs the address of a repository or of the site
+
+
+def test_sitemap_names_every_page(addressed: Path) -> None:
+    found = re.findall(r"<loc>(.*?)</loc>", (addressed / "sitemap.xml").read_text(encoding="utf-8"))
+    assert set(found) == {f"https://example.org/churn/{name}" for name in pages(addressed)}
+
+
+def test_card_shows_a_picture_that_is_there(addressed: Path) -> None:
+    text = (addressed / "index.html").read_text(encoding="utf-8")
+    picture = re.search(r'<meta property="og:image" content="https://example.org/churn/([^"]+)"', text)
+    assert picture is not None
+    assert (addressed / picture[1]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_edit_links_lead_to_sources_that_exist(addressed: Path) -> None:
+    links = {}
+    for name in pages(addressed):
+        text = (addressed / name).read_text(encoding="utf-8")
+        links[name] = re.findall(r'href="https://github\.com/example/churn/edit/main/([^"]+)"', text)
+    assert links["models/economics.html"] == ["nbs/models/economics.ipynb"]
+    assert links["reference/models.html"] == []
+    assert [path for paths in links.values() for path in paths if not (ROOT / path).is_file()] == []
+
+
+def test_reference_links_the_line_of_the_source(addressed: Path) -> None:
+    text = (addressed / "reference" / "foundations.html").read_text(encoding="utf-8")
+    link = re.search(r'href="(https://github\.com/example/churn/blob/main/churn_mlops/utils\.py)#L(\d+)"', text)
+    assert link is not None
+    line = (ROOT / urlsplit(link[1]).path.split("/main/")[1]).read_text(encoding="utf-8").splitlines()[int(link[2]) - 1]
+    assert line.startswith(("def ", "class ", "@"))
+
+
+# ---- the checks see what they are for
+
+
+@pytest.fixture
+def check_site(tool) -> ModuleType:
+    """Import the checks of the site."""
+    return tool("check_site")
+
+
+def test_check_sees_broken_links(tmp_path: Path, check_site: ModuleType) -> None:
+    (tmp_path / "here.html").write_text('<p id="top"><a href="here.html#top">fine</a><a href="#gone">x</a></p>')
+    (tmp_path / "other.html").write_text('<img src="missing.png"><a href="here.html#nowhere">x</a>')
+    assert check_site.broken_links(tmp_path) == [
+        "here.html: broken link #gone",
+        "other.html: broken link here.html#nowhere",
+        "other.html: broken link missing.png",
+    ]
+
+
+def test_check_sees_links_that_break_in_a_folder(tmp_path: Path, check_site: ModuleType) -> None:
+    (tmp_path / "here.html").write_text('<a href="/there.html">x</a><a href="there.html">fine</a>')
+    assert [finding.split()[1] for finding in check_site.absolute_links(tmp_path)] == ["/there.html"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<script src="https://cdn.example.org/x.js"></script>',
+        '<link rel="stylesheet" href="//cdn.example.org/x.css">',
+        '<img src="http://example.org/x.png" alt="x">',
+        '<img srcset="https://example.org/x.png 2x" alt="x">',
+    ],
+)
+def test_check_sees_requests_of_a_page(tmp_path: Path, check_site: ModuleType, text: str) -> None:
+    (tmp_path / "here.html").write_text(text)
+    assert len(check_site.outside_requests(tmp_path)) == 1
+
+
+def test_check_sees_requests_of_a_style_sheet(tmp_path: Path, check_site: ModuleType) -> None:
+    (tmp_path / "a.css").write_text('@import url("https://fonts.example.org/css"); a { background: url(x.png) }')
+    assert len(check_site.outside_requests(tmp_path)) == 1
+
+
+def test_check_leaves_links_to_other_sites_alone(tmp_path: Path, check_site: ModuleType) -> None:
+    (tmp_path / "here.html").write_text('<a href="https://example.org/">a paper</a>')
+    assert check_site.outside_requests(tmp_path) == []
+
+
+@pytest.mark.parametrize("text", ['<img src="x.png">', '<img src="x.png" alt=" ">', "<svg><path/></svg>"])
+def test_check_sees_pictures_without_words(tmp_path: Path, check_site: ModuleType, text: str) -> None:
+    (tmp_path / "here.html").write_text(text)
+    assert len(check_site.silent_pictures(tmp_path)) == 1
+
+
+def test_check_sees_names_that_search_does_not_find(tmp_path: Path, check_site: ModuleType) -> None:
+    (tmp_path / "search.json").write_text('[{"section": "known"}]')
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "part.py").write_text('__all__ = ["known", "forgotten"]')
+    assert check_site.unfindable_names(tmp_path, package) == ["search finds no forgotten of package/part.py"]
+
+
+# ---- what pages are made of
+
+
+def test_numpydoc_sections_become_tables(tool) -> None:
+    shown = """[source](/blob/main/x.py#L1){target="_blank"}
+
+### f
+
+```python
+def f(
+    a:int | None, # How many.
+)->pandas.core.frame.DataFrame: # What is left,
+in order.
+```
+
+*Do it.*
+
+Parameters
+----------
+a : int | None
+    How many
+    of them.
+
+Raises
+------
+ValueError
+    If `a` is negative.
+"""
+    lines = tool("reference").reference(shown).splitlines()
+    assert [line for line in lines if line][:5] == [
+        "### f",
+        "```python",
+        "def f(",
+        "    a: int | None,",
+        ") -> DataFrame:",
+    ]
+    assert r"| `a` | `int \| None` | How many of them. |" in lines
+    assert "| `ValueError` | If `a` is negative. |" in lines
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("def f(x: npt.ArrayLike, *, n: int = 3) -> None: ...", "def f(x: npt.ArrayLike, *, n: int = 3) -> None"),
+        ("def f(a, /, b=1, *args, **kw): ...", "def f(a, /, b=1, *args, **kw)"),
+        ('def f(kind: Literal["a"] = "a") -> "Later": ...', 'def f(kind: Literal["a"] = "a") -> Later'),
+        ("async def f() -> int: ...", "async def f() -> int"),
+        ("class C(Base):\n    def __init__(self, x: int): ...", "class C(x: int)"),
+        ("@dataclass\nclass C:\n    x: int = 1\n    _y: int = 2", "class C(x: int = 1)"),
+        ("LIMIT = 3", "LIMIT = 3"),
+    ],
+)
+def test_signature_is_the_one_of_the_source(tool, source: str, shown: str) -> None:
+    assert tool("reference").written(ast.parse(source).body[0]) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [
+        ("A lift of 2, and lift again.", "A [lift](g.md#lift) of 2, and lift again."),
+        (
+            "# Lift\n\n`lift` and [a lift](x.md), then lifts.",
+            "# Lift\n\n`lift` and [a lift](x.md), then [lifts](g.md#lift).",
+        ),
+        ("| lift |\n", "| lift |\n"),
+        ("The empc, or EMPC.", "The empc, or [EMPC](g.md#empc)."),
+        ("A shoplift.", "A shoplift."),
+    ],
+)
+def test_glossary_links_prose_only_and_once(tool, text: str, made: str) -> None:
+    assert tool("pages").linked(text, {"EMPC": "empc", "Lift": "lift"}, "g.md", set()) == made
+
+
+def test_glossary_of_a_page_links_a_term_once(tool) -> None:
+    done: set[str] = set()
+    pages_tool = tool("pages")
+    pages_tool.linked("A lift.", {"Lift": "lift"}, "g.md", done)
+    assert pages_tool.linked("A lift.", {"Lift": "lift"}, "g.md", done) == "A lift."
