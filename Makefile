@@ -11,10 +11,11 @@ INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PIP    := $(BIN)/python $(INSTALL)
 JUPYTER_ENV := JUPYTER_CONFIG_DIR=$(CURDIR)/$(VENV)/jupyter/config JUPYTER_DATA_DIR=$(CURDIR)/$(VENV)/jupyter/data \
 	JUPYTER_RUNTIME_DIR=$(CURDIR)/$(VENV)/jupyter/runtime JUPYTERLAB_SETTINGS_DIR=$(CURDIR)/$(VENV)/jupyter/settings \
-	JUPYTERLAB_WORKSPACES_DIR=$(CURDIR)/$(VENV)/jupyter/workspaces
+	JUPYTERLAB_WORKSPACES_DIR=$(CURDIR)/$(VENV)/jupyter/workspaces JUPYTER_CONFIG_PATH=$(CURDIR)/tools/jupyter \
+	IPYTHONDIR=$(CURDIR)/$(VENV)/jupyter/ipython
 
 # What another environment leaves behind must not reach this one.
-unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV JUPYTER_PATH
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
@@ -39,7 +40,7 @@ docs-serve: docs  ## build the site and show it on http://127.0.0.1:8001
 readme: $(VENV)/.with-docs  ## write README.md from nbs/index.ipynb
 	@$(BIN)/python tools/readme.py
 
-lab: $(VENV)/.with-lab  ## open JupyterLab on nbs/; a save leaves a clean notebook
+lab: $(VENV)/.with-lab  ## open JupyterLab; a save cleans the notebook and writes its module
 	@$(JUPYTER_ENV) $(BIN)/nbdev-trust --force-all
 	@$(JUPYTER_ENV) $(BIN)/jupyter-lab --config=tools/jupyter_lab_config.py $(ARGS)
 
@@ -51,7 +52,7 @@ bench: $(BENCH)/.made  ## compare accuracy and speed with other models: ARGS="fi
 	@$(BENCH)/bin/python benchmarks/prediction.py $(ARGS)
 
 export: $(VENV)/.with-docs  ## write churn_mlops/ from the notebooks, and clean them
-	@$(BIN)/nbdev-export && $(BIN)/nbdev-clean
+	@$(BIN)/nbdev-export && $(JUPYTER_ENV) $(BIN)/nbdev-clean
 
 build: $(VENV)/.with-dev  ## build and check the sdist and the wheel in dist/
 	@rm -rf build dist

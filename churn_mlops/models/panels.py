@@ -119,7 +119,7 @@ def _slider(encoder: Any, value: float, **shown: Any) -> Any:
     low, high = min(encoder.minimum, value), max(encoder.maximum, value)
     if all(float(number).is_integer() for number in (low, high, value)) and encoder.n_values <= high - low + 1:
         return _widgets().IntSlider(value=int(value), min=int(low), max=int(high), **shown)
-    digits = max(0, 2 - floor(log10(high - low or 1)))
+    digits = max(0, 3 - floor(log10(high - low or 1)))
     return _widgets().FloatSlider(
         value=value, min=low, max=high, step=10.0**-digits, readout_format=f".{digits}f", **shown
     )
@@ -177,12 +177,13 @@ def _reason_bars(reasons: list[str]) -> Html:
 def _judge(probability: float, before: float, threshold: float) -> Html:
     """Say the probability, what has changed, and what it means."""
     points = round(100 * probability) - round(100 * before)
-    moved = f"{abs(points)} points {'above' if points > 0 else 'below'}" if points else "the same as for"
-    side = "counts as leaving" if probability >= threshold else "counts as staying"
+    moved = (
+        f"{abs(points)} points {'more' if points > 0 else 'less'} than at the start" if points else "As at the start"
+    )
+    counts = "counts" if probability >= threshold else "does not count"
     return Html(
-        f"<p class='lead'>Churn probability {probability:.0%}</p>"
-        + paragraph(f"That is {moved} the customer as given ({before:.0%}).")
-        + paragraph(f"With the model's threshold of {threshold:.3g}, this customer {side}.")
+        paragraph(f"Churn probability {probability:.0%}", "lead")
+        + paragraph(f"{moved}. From {threshold:.0%} on a customer counts as leaving; this one {counts}.")
     )
 
 # %% ../../nbs/models/panels.ipynb #67740407
