@@ -1,5 +1,7 @@
 """JupyterLab as `make lab` starts it: a save leaves the notebook as it is committed, and writes its module."""
 
+import ast
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -28,12 +30,21 @@ def clean_before_save(path: str, model: dict[str, Any], **kwargs: Any) -> None:
             cell["metadata"]["trusted"] = True  # Jupyter takes it out again when it signs the notebook
 
 
+def check_exports(notebook: Path) -> None:
+    """Raise SyntaxError if a cell that is exported is no Python; nbdev would write a broken module."""
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code" and source.startswith("#| export"):
+            compile(source, f"cell {cell['id']}", "exec", ast.PyCF_ONLY_AST)
+
+
 def export_after_save(os_path: str, model: dict[str, Any], contents_manager: Any) -> None:
     """Write the module of a saved notebook; if that cannot be done, say why in the log."""
     notebook = Path(os_path).resolve()
     if model["type"] != "notebook" or nbdev_config().nbs_path not in notebook.parents:
         return
     try:
+        check_exports(notebook)
         nbdev_export.__wrapped__(str(notebook))
     except Exception as error:
         contents_manager.log.error(

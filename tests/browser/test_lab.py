@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -20,7 +21,9 @@ CHAPTERS = sorted(
     for path in (ROOT / "nbs").rglob("*.ipynb")
     if ".ipynb_checkpoints" not in path.parts
 )
-QUICK = CHAPTERS
+QUICK = ["nbs/data/sample.ipynb", "nbs/lazy.ipynb", "nbs/models/panels.ipynb"]
+START = "nbs/start_here.ipynb"
+EDITED, MODULE = "nbs/features/derived.ipynb", "churn_mlops/features/derived.py"
 RUN = CHAPTERS if os.environ.get("CHAPTERS") == "all" else QUICK
 
 # The commands are those behind the menus; each of them tells when it is done, which a menu does not.
@@ -37,6 +40,13 @@ RUN_ALL = """async () => {
         .flatMap(cell => cell.outputs ?? [])
         .filter(output => output.output_type === "error")
         .map(output => `${output.ename}: ${output.evalue}`);
+}"""
+ASK = """async code => {
+    let printed = "";
+    const asked = opened.sessionContext.session.kernel.requestExecute({code});
+    asked.onIOPub = message => { printed += message.content.text ?? ""; };
+    await asked.done;
+    return printed;
 }"""
 SAVE_AND_CLOSE = """async () => {
     await opened.context.save();
@@ -86,6 +96,22 @@ class Lab:
         with self.page.expect_response(lambda r: r.request.method == "PUT" and f"/api/contents/{path}" in r.url) as put:
             self.page.keyboard.press("Control+s")
         assert put.value.ok
+
+    def answer(self, code: str) -> str:
+        """Let the kernel of the opened notebook run code and return what it prints."""
+        return self.page.evaluate(ASK, code)
+
+    def run(self, command: str, *arguments: str) -> str:
+        """Run a program of the environment in the copy, as in a new terminal, and return what it prints."""
+        env = {
+            **os.environ,
+            "PYTHONPATH": str(self.server.root),
+            "JUPYTER_DATA_DIR": str(self.server.root / ".venv/jupyter/data"),
+        }
+        path = sys.executable if command == "python" else self.server.root / ".venv/bin" / command
+        done = subprocess.run([path, *arguments], cwd=self.server.root, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def outputs(self, text: str) -> Locator:
         """Find the output of the cell whose code holds a text."""
@@ -175,14 +201,130 @@ def lab(server: Server) -> Iterator[Lab]:
         browser.close()
 
 
+@pytest.fixture
+def edited(lab: Lab, clean_copy: Path) -> Iterator[Lab]:
+    """Open the chapter that the start page asks the reader to change; undo the change in the end."""
+    lab.open(EDITED)
+    yield lab
+    lab.close()
+    for name in (EDITED, MODULE):
+        shutil.copy2(clean_copy / name, lab.server.root / name)
+
+
+def insert(lab: Lab, line: str, text: str) -> None:
+    """Put text in front of a line of code, as one who types does."""
+    lab.page.locator(".jp-Notebook:visible .cm-line", has_text=line).click()
+    lab.page.keyboard.press("Home")
+    lab.page.keyboard.insert_text(text)
+
+
+def test_it_opens_the_start_page_and_asks_nothing(lab: Lab) -> None:
+    expect(lab.page.locator(".jp-Notebook h1", has_text="Start here")).to_be_visible()
+    lab.open(START)  # the kernel answers: all that opens by itself has opened
+    assert lab.page.locator(".jp-Dialog, .Toastify__toast").all_inner_texts() == []
+
+
+def test_kernel_is_that_of_the_environment(lab: Lab) -> None:
+    lab.open(START)
+    code = "import sys, churn_mlops; print(sys.prefix, churn_mlops.__file__)"
+    assert lab.answer(code).split() == [sys.prefix, str(lab.server.root / "churn_mlops/__init__.py")]
+
+
 @pytest.mark.parametrize("path", RUN)
-def test_chapter_runs_and_is_saved_clean(lab: Lab, path: str) -> None:
-    package = {file: file.read_bytes() for file in (lab.server.root / "churn_mlops").rglob("*.py")}
+def test_chapter_runs_without_an_error(lab: Lab, path: str) -> None:
     lab.open(path)
     errors = lab.run_all()
     lab.close()
     assert errors == []
-    saved = (lab.server.root / path).read_bytes()
-    command = [Path(sys.executable).parent / "nbdev-clean", "--fname", path]
-    subprocess.run(command, cwd=lab.server.root, check=True)
-    assert (lab.server.root / path).read_bytes() == saved
+
+
+def test_saved_notebooks_are_as_nbdev_clean_leaves_them(lab: Lab) -> None:
+    """All that was run and saved up to here, and one that has widgets."""
+    lab.open(START)
+    lab.run_all()
+    lab.close()
+    before = {path: (lab.server.root / path).read_bytes() for path in CHAPTERS}
+    lab.run("nbdev-clean")
+    assert [path for path in CHAPTERS if (lab.server.root / path).read_bytes() != before[path]] == []
+
+
+def test_saving_what_has_not_changed_leaves_the_package_as_it_was(lab: Lab, clean_copy: Path) -> None:
+    """All that was saved up to here, and one chapter."""
+    lab.open(EDITED)
+    lab.close()
+    modules = [path.relative_to(clean_copy) for path in (clean_copy / "churn_mlops").rglob("*.py")]
+    changed = [name for name in modules if (lab.server.root / name).read_bytes() != (clean_copy / name).read_bytes()]
+    assert changed == []
+
+
+def test_an_edited_function_is_in_the_package_after_saving(edited: Lab) -> None:
+    insert(edited, "return derived", 'derived["is_new"] = tenure < 3\n    ')
+    edited.press_save(EDITED)
+    code = """
+from churn_mlops.data import generate_sample_data
+from churn_mlops.features import create_derived_features
+customers = create_derived_features(generate_sample_data(50))
+print(customers["is_new"].equals(customers["tenure"] < 3))
+"""
+    assert edited.run("python", "-c", code) == "True\n"
+
+
+def test_code_that_cannot_be_exported_is_saved_and_reported(edited: Lab) -> None:
+    module = (edited.server.root / MODULE).read_bytes()
+    insert(edited, "return derived", "derived = (\n    ")
+    edited.press_save(EDITED)
+    assert "derived = (" in (edited.server.root / EDITED).read_text()
+    assert (edited.server.root / MODULE).read_bytes() == module
+    assert "derived.ipynb is saved, but its module is as it was before: SyntaxError" in "".join(edited.server.log)
+
+
+@pytest.fixture(scope="class")
+def opened(lab: Lab) -> Iterator[Lab]:
+    """Open the start page and run it."""
+    lab.open(START)
+    assert lab.run_all() == []
+    yield lab
+    lab.close()
+
+
+class TestWidgets:
+    """The panels of the start page."""
+
+    def test_slider_moved_by_keyboard_changes_probability_and_reasons(self, opened: Lab) -> None:
+        panel = opened.outputs("what_if(model")
+        probability, reasons = panel.locator(".lead"), panel.get_by_role("img")
+        before, reasons_before = probability.inner_text(), reasons.get_attribute("aria-label")
+        panel.get_by_role("slider").first.press("End")
+        expect(probability).not_to_have_text(before)
+        expect(reasons).not_to_have_attribute("aria-label", str(reasons_before))
+        expect(reasons).to_have_attribute("aria-label", re.compile("tenure 72: -"))
+
+    def test_a_chosen_category_changes_the_reasons(self, opened: Lab) -> None:
+        panel = opened.outputs("what_if(model")
+        panel.get_by_role("combobox", name="contract_type").select_option("Two year")
+        expect(panel.get_by_role("img")).to_have_attribute("aria-label", re.compile("contract_type Two year: -"))
+
+    def test_threshold_moved_by_keyboard_changes_the_campaign(self, opened: Lab) -> None:
+        panel = opened.outputs("threshold_slider(")
+        contacted = panel.get_by_role("row", name="Customers contacted")
+        expect(contacted).to_be_visible()
+        panel.get_by_role("slider").press("Home")
+        expect(contacted).to_contain_text("1,000 of 1,000 (100%)")
+        panel.get_by_role("slider").press("End")
+        expect(contacted).to_contain_text("0 of 1,000 (0%)")
+
+    def test_after_saving_and_opening_again_the_answer_is_shown_without_controls(self, opened: Lab) -> None:
+        opened.outputs("threshold_slider(").get_by_role("slider").press("Home")
+        expect(opened.outputs("threshold_slider(")).to_contain_text("(100%)")
+        opened.close()
+        opened.open(START)
+        panel = opened.outputs("threshold_slider(")
+        expect(panel.get_by_role("img")).to_be_visible()
+        expect(panel.get_by_role("slider")).to_have_count(0)
+
+
+def test_nothing_is_fetched_from_another_host(lab: Lab) -> None:
+    """All that was done up to here, and the start page."""
+    lab.open(START)
+    strange = [url for url in lab.requests if not url.startswith((lab.server.url, "data:", "blob:"))]
+    assert strange == []
