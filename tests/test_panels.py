@@ -136,6 +136,13 @@ class TestWhatIf:
         assert panel.controls["contract_type"].value == "Lifetime"
         assert shown(model, customer) in panel.html
 
+    def test_every_slider_starts_on_one_of_its_steps(self, panel):
+        """Or the browser would move it there, and the answer with it."""
+        for name in ("monthly_charges", "total_charges"):
+            slider = panel.controls[name]
+            steps = (slider.value - slider.min) / slider.step
+            assert abs(steps - round(steps)) < 1e-6
+
     def test_text_from_the_table_is_escaped(self, model, complete):
         panel = what_if(model, with_(complete, "contract_type", "<script>"), top=20)
         assert "<script>" not in panel.html
@@ -198,7 +205,7 @@ class TestThresholdSlider:
 
     def test_picture_has_an_alternative_text(self):
         html = threshold_slider(self.Y, self.P, self.ECONOMICS).html
-        assert "highest with 121 at a threshold of 0.40, and 121 at the chosen threshold of 0.40" in html
+        assert "highest with 121 at a threshold of 0.400, and 121 at the chosen threshold of 0.400" in html
 
     def test_values_of_customers_count(self):
         panel = threshold_slider(

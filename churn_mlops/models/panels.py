@@ -8,7 +8,7 @@ __all__ = ['Panel', 'what_if', 'threshold_slider']
 # %% ../../nbs/models/panels.ipynb #35f16e4d
 import importlib.util
 from collections.abc import Callable, Mapping
-from math import floor, log10
+from math import ceil, floor, log10
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ _STYLE = """<style>
 .churn-panel svg { display: block; width: 100%; height: auto; }
 .churn-panel th { padding: .1rem 1.5rem .1rem 0; text-align: left; font-weight: 400; }
 .churn-panel td { padding: .1rem 0; text-align: left; white-space: normal; }
-[data-jp-theme-light="false"] .churn-panel { --first: #6db3f2; --second: #ffa05c; }
+[data-jp-theme-light="false"] .churn-panel, .quarto-dark .churn-panel { --first: #6db3f2; --second: #ffa05c; }
 </style>"""
 
 
@@ -85,9 +85,11 @@ class Panel:
         widgets = _widgets()
         self.controls = dict(controls)
         self._answer = answer
-        self._view = widgets.HTML(layout=widgets.Layout(flex="1 1 22rem", min_width="18rem", margin="0 0 0 1rem"))
-        handles = widgets.VBox(list(self.controls.values()), layout=widgets.Layout(flex="0 1 26rem"))
-        self.widget = widgets.Box([handles, self._view], layout=widgets.Layout(flex_flow="row wrap", width="100%"))
+        layout = widgets.Layout
+        self._view = widgets.HTML(layout=layout(flex="1 1 22rem", min_width="18rem", margin="0 0 0 1rem"))
+        handles = widgets.VBox(list(self.controls.values()), layout=layout(flex="0 1 26rem"))
+        flow = "row wrap" if len(self.controls) > 1 else "column"
+        self.widget = widgets.Box([handles, self._view], layout=layout(flex_flow=flow, width="100%"))
         for control in self.controls.values():
             control.observe(self._refresh, names="value")
         self._refresh()
@@ -115,14 +117,14 @@ _MISSING = ("missing", "")  # to every column, blank text is a gap
 
 
 def _slider(encoder: Any, value: float, **shown: Any) -> Any:
-    """Make a slider over what was seen in training, and the customer's own value."""
+    """Make a slider over what was seen in training, and the customer's own value, which must lie on a step."""
     low, high = min(encoder.minimum, value), max(encoder.maximum, value)
     if all(float(number).is_integer() for number in (low, high, value)) and encoder.n_values <= high - low + 1:
         return _widgets().IntSlider(value=int(value), min=int(low), max=int(high), **shown)
-    digits = max(0, 3 - floor(log10(high - low or 1)))
-    return _widgets().FloatSlider(
-        value=value, min=low, max=high, step=10.0**-digits, readout_format=f".{digits}f", **shown
-    )
+    digits = max(2 - floor(log10(high - low or 1)), len(f"{value:.6g}".partition(".")[2]), 0)
+    step = 10.0**-digits
+    ends = {"min": floor(low / step) * step, "max": ceil(high / step) * step}
+    return _widgets().FloatSlider(value=value, step=step, readout_format=f".{digits}f", **ends, **shown)
 
 
 def _choice(encoder: Encoder, value: Any, gaps: bool, **shown: Any) -> Any:
@@ -160,13 +162,14 @@ def _reason_bars(reasons: list[str]) -> Html:
     words, _, amounts = zip(*(reason.rpartition(": ") for reason in reversed(reasons)), strict=True)
     numbers = [float(amount) for amount in amounts]
 
+    furthest = 1.35 * max(1.0, *map(abs, numbers))  # at least one, so that small reasons look small
+
     def draw(axes: Any) -> None:
         bars = axes.barh(range(len(words)), numbers, height=0.6, color=[SECOND if n > 0 else FIRST for n in numbers])
         axes.bar_label(bars, amounts, padding=3, color=INK)
         axes.set_yticks(range(len(words)), words)
         axes.axvline(0, color=INK, linewidth=0.6)
-        axes.margins(x=0.15)
-        axes.set_xlabel("log-odds of leaving: left keeps the customer, right drives away")
+        axes.set(xlim=(-furthest, furthest), xlabel="log-odds: left stays, right leaves")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
 
@@ -263,16 +266,17 @@ def _profit_picture(curve: pd.DataFrame, point: pd.Series, threshold: float) -> 
     def draw(axes: Any) -> None:
         axes.plot(curve["threshold"], curve["profit"], color=FIRST)
         axes.axhline(0, color=INK, linewidth=0.6)
-        axes.plot(best["threshold"], best["profit"], "o", color=FIRST, label=f"best: {best['threshold']:.2f}")
-        axes.plot(threshold, point["profit"], "D", color=SECOND, markersize=8, label=f"chosen: {threshold:.2f}")
+        axes.plot(best["threshold"], best["profit"], "o", color=FIRST, label=f"best: {best['threshold']:.3f}")
+        axes.plot(threshold, point["profit"], "D", color=SECOND, markersize=8, label=f"chosen: {threshold:.3f}")
         axes.set(
             xlabel="threshold: from this churn probability on a customer is contacted", ylabel="profit", xlim=(0, 1)
         )
+        axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.legend()
 
     alt = (
         f"Profit of the campaign for every threshold: highest with {best['profit']:,.0f} at a threshold of "
-        f"{best['threshold']:.2f}, and {point['profit']:,.0f} at the chosen threshold of {threshold:.2f}."
+        f"{best['threshold']:.3f}, and {point['profit']:,.0f} at the chosen threshold of {threshold:.3f}."
     )
     return picture(draw, "Profit for every threshold", alt, width=5.4)
 
@@ -306,7 +310,7 @@ def threshold_slider(
         As for `profit_curve`. To choose a threshold, use out-of-fold probabilities; to see what a
         chosen one is worth, those of the test customers.
     threshold : float, optional
-        Where the slider starts, from 0 to 1. Default: the most profitable threshold.
+        Where the slider starts, from 0 to 1, cut to its steps of 0.001. Default: the most profitable.
 
     Returns
     -------
@@ -334,5 +338,12 @@ def threshold_slider(
         point = curve.iloc[max(int((curve["threshold"] >= cut).sum()) - 1, 0)]
         return Html(_campaign(point, n, churners) + _profit_picture(curve, point, cut))
 
-    slider = _widgets().FloatSlider(value=start, max=1, step=0.01, description="threshold")
+    slider = _widgets().FloatSlider(
+        value=floor(1000 * start) / 1000,
+        max=1,
+        step=0.001,
+        readout_format=".3f",
+        description="threshold",
+        layout=_widgets().Layout(width="34rem", max_width="100%"),
+    )
     return Panel({"threshold": slider}, answer)
