@@ -19,7 +19,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV JUPYTER_PATH
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help train test docs docs-serve readme lab serve bench export build clean
+.PHONY: help train test browser docs docs-serve readme lab serve bench export build clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -30,6 +30,9 @@ train: $(VENV)/.with-base  ## train on sample data, or on DATA=file.csv TARGET=c
 
 test: $(VENV)/.with-dev  ## run everything: notebooks, tests, ruff, mypy, layers, hygiene, packaging, site
 	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+browser: $(VENV)/.with-dev  ## use the site, the server and JupyterLab in a browser, all chapters included
+	@CHAPTERS=all $(BIN)/python -m pytest tests/browser $(ARGS)
 
 docs: $(VENV)/.with-docs  ## build the site into _docs/
 	@if command -v quarto >/dev/null; then $(BIN)/nbdev-docs; else $(BIN)/python tools/docs.py; fi

@@ -31,6 +31,7 @@ _STYLE = """<style>
 .churn-panel figcaption { font-weight: 600; }
 .churn-panel svg { display: block; width: 100%; height: auto; }
 .churn-panel th { padding: .1rem 1.5rem .1rem 0; text-align: left; font-weight: 400; }
+.churn-panel .scroll .text { min-width: 0; }
 .churn-panel td { padding: .1rem 0; text-align: left; white-space: normal; }
 [data-jp-theme-light="false"] .churn-panel, .quarto-dark .churn-panel { --first: #6db3f2; --second: #ffa05c; }
 </style>"""
@@ -85,11 +86,11 @@ class Panel:
         widgets = _widgets()
         self.controls = dict(controls)
         self._answer = answer
-        layout = widgets.Layout
+        layout, beside = widgets.Layout, len(self.controls) > 1
         self._view = widgets.HTML(layout=layout(flex="1 1 22rem", min_width="18rem", margin="0 0 0 1rem"))
         handles = widgets.VBox(list(self.controls.values()), layout=layout(flex="0 1 26rem"))
-        flow = "row wrap" if len(self.controls) > 1 else "column"
-        self.widget = widgets.Box([handles, self._view], layout=layout(flex_flow=flow, width="100%"))
+        box = {"flex_flow": "row wrap"} if beside else {"display": "block"}
+        self.widget = widgets.Box([handles, self._view], layout=layout(width="100%", **box))
         for control in self.controls.values():
             control.observe(self._refresh, names="value")
         self._refresh()
