@@ -60,7 +60,7 @@ def project(clean_copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pyproject = copy / "pyproject.toml"
     text = re.sub(r"^\[project\.urls\]\n(?:.+\n)*", "", pyproject.read_text(encoding="utf-8"), flags=re.MULTILINE)
     pyproject.write_text(text.replace("[project.scripts]", f"{URLS}\n[project.scripts]"), encoding="utf-8")
-    run(sys.executable, "tools/docs.py", cwd=copy)
+    run(sys.executable, "tools/docs.py", "--committed", cwd=copy)
     return copy
 
 
@@ -171,7 +171,7 @@ def test_no_address_means_no_sitemap_card_or_edit_link(site: Path) -> None:
 
 
 def test_unchanged_site_is_not_built_again(project: Path) -> None:
-    assert "up to date" in run(sys.executable, "tools/docs.py", cwd=project)
+    assert "up to date" in run(sys.executable, "tools/docs.py", "--committed", cwd=project)
 
 
 def test_changed_source_is_noticed(project: Path, tool, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -344,8 +344,8 @@ def benchmarks_page() -> str:
             "Benchmarks",
             "Accuracy and speed beside what you would pick instead, by a command that you can run.",
         ),
-        "```bash\nmake bench                                           # the tables of this page\n"
-        'make bench ARGS="customers.csv --target Churn"       # the same on your customers\n```',
+        "`make bench` measures the tables of this page, each on the machine that is named under it. "
+        'On your own customers: `make bench ARGS="customers.csv --target Churn"`.',
     ]
     for file in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
         result = json.loads(file.read_text(encoding="utf-8"))
