@@ -1,14 +1,13 @@
 """What every test shares: notebooks as tests, no silent skips, the Telco file, a clean copy of the repository."""
 
-import logging
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import notebooks
 import pytest
 from filelock import FileLock
 
@@ -17,33 +16,20 @@ IN_CI = os.environ.get("CI") == "true"
 
 
 class Notebook(pytest.File):
-    """A notebook under nbs/: one test that runs it from top to bottom."""
+    """A notebook under nbs/: one test that runs it from top to bottom in a process of its own."""
 
     def collect(self) -> Iterator["NotebookRun"]:
         yield NotebookRun.from_parent(self, name="run all cells")
 
 
 class NotebookRun(pytest.Item):
-    """Run the cells as `nbdev-test` does, honouring `#| eval: false` and the project's test flags."""
+    """Run the cells as `nbdev-test` does, and compare what they show with what is committed."""
 
     def runtest(self) -> None:
-        from nbdev.config import get_config
-        from nbdev.test import test_nb
-
-        root_log = logging.getLogger()
-        before = signal.getsignal(signal.SIGINT), dict(os.environ), Path.cwd(), list(sys.path), root_log.level
-        handlers = list(root_log.handlers)
-        try:
-            passed, _ = test_nb(self.path, skip_flags=str(get_config(ROOT).tst_flags).split())
-        finally:  # a notebook may set up logging, folders and variables as it likes; the next test sees none of it
-            interrupt, environment, folder, sys.path[:], root_log.level = before
-            root_log.handlers[:] = handlers
-            signal.signal(signal.SIGINT, interrupt)
-            os.environ.clear()
-            os.environ.update(environment)
-            os.chdir(folder)
-        if not passed:
-            pytest.fail("a cell raised: see the traceback in the captured stderr", pytrace=False)
+        result = notebooks.run(self.path)
+        stale = notebooks.stale(self.path, result.outputs)
+        if result.failure or stale:
+            pytest.fail(result.failure or "\n".join([*stale.values(), "`make fresh` writes them anew"]), pytrace=False)
 
     def reportinfo(self) -> tuple[Path, int, str]:
         return self.path, 0, str(self.path.relative_to(ROOT))
@@ -120,7 +106,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
             copy = shutil.copytree(clean, tmp_path_factory.mktemp("built") / "churn_mlops", symlinks=True)
             environment = {**os.environ, "PYTHONPATH": str(copy)}
             environment.pop("IN_TEST", None)
-            command = [sys.executable, "tools/docs.py"]
+            command = [sys.executable, "tools/docs.py", "--committed"]  # the outputs have their own test
             done = subprocess.run(
                 command, cwd=copy, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             )

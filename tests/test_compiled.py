@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 
 from churn_mlops.features import FeatureEngineer
-from churn_mlops.models import ChurnModel, ChurnPredictor, compiled
-from churn_mlops.models.compiled import Compiled, Plan
+from churn_mlops.models import ChurnModel, ChurnPredictor, compiled, tree_walks
+from churn_mlops.models.compiled import Plan
 from churn_mlops.models.schema import InputSchema
+from churn_mlops.models.tree_walks import Compiled
 
 FEW = {
     "blend": {"max_iter": 60},
@@ -239,14 +240,14 @@ def test_boosting_that_splits_by_category_has_no_plan():
 
 
 def test_without_numba_the_predictor_says_what_to_install(monkeypatch, files):
-    monkeypatch.setattr(compiled, "find_spec", lambda name: None)
+    monkeypatch.setattr(tree_walks, "find_spec", lambda name: None)
     predictor = ChurnPredictor(files["blend"])
     assert predictor.compiled == Compiled("numpy", 'numba is not installed: pip install "churn_mlops[fast]"')
     assert "churn_mlops[fast]" in str(predictor.compiled)
 
 
 def test_broken_numba_is_a_warning_and_not_an_end(monkeypatch, files, caplog):
-    monkeypatch.setattr(compiled, "_machine_code", lambda: 1 / 0)
+    monkeypatch.setattr(tree_walks, "_machine_code", lambda: 1 / 0)
     assert ChurnPredictor(files["blend"]).compiled.engine == "numpy"
     assert "numba cannot be used" in caplog.text
     with pytest.raises(ZeroDivisionError):
@@ -256,7 +257,7 @@ def test_broken_numba_is_a_warning_and_not_an_end(monkeypatch, files, caplog):
 def test_machine_code_is_compiled_once_and_kept_on_disk(files, tmp_path):
     code = (
         "import sys; from churn_mlops.models import ChurnPredictor;"
-        "from churn_mlops.models.compiled import _machine_code;"
+        "from churn_mlops.models.tree_walks import _machine_code;"
         "print(ChurnPredictor(sys.argv[1]).compiled, sum(_machine_code().stats.cache_hits.values()))"
     )
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}

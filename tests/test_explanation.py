@@ -18,7 +18,8 @@ from churn_mlops.models.explanation import (
     global_importance,
     partial_dependence_table,
 )
-from churn_mlops.models.shapley import average_value, boosting_trees, forest_trees, shapley_values
+from churn_mlops.models.shapley import average_value, shapley_values
+from churn_mlops.models.trees import boosting_trees, forest_trees
 
 SMALL = {
     "blend": {"max_iter": 20, "cv": 2},

@@ -1,5 +1,6 @@
 """What must hold in the repository itself: notebooks and package in step, checks clean, site and README whole."""
 
+import fnmatch
 import json
 import os
 import re
@@ -39,9 +40,21 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+def changed_cells(before: bytes, after: bytes) -> list[str]:
+    """List the cells of a notebook whose code is not the same in two versions of a module."""
+    cell = re.compile(r"^# %% \S+ #(\S+)\n(.*?)(?=^# %% |\Z)", re.MULTILINE | re.DOTALL)
+    one, other = (dict(cell.findall(text.decode())) for text in (before, after))
+    return [name for name in one | other if one.get(name) != other.get(name)]
+
+
 def assert_same(before: dict[str, bytes], after: dict[str, bytes], command: str) -> None:
-    """Fail with the names of the files that a command changed."""
-    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    """Fail with the names of the files that a command changed, and of the cells that an exported module lacks."""
+    changed = []
+    for name in sorted(before.keys() | after.keys()):
+        old, new = before.get(name, b""), after.get(name, b"")
+        if old != new:
+            exported = changed_cells(old, new) if name.endswith(".py") else []
+            changed.append(f"{name} (cell {', '.join(exported)})" if exported else name)
     assert not changed, f"{command} changes {', '.join(changed)}: run it, look at the difference and commit it"
 
 
@@ -64,12 +77,14 @@ def copy(clean_copy: Path, tmp_path: Path) -> Path:
     return shutil.copytree(clean_copy, tmp_path / "churn_mlops", symlinks=True)
 
 
+@pytest.mark.slow
 def test_export_leaves_no_diff(copy: Path) -> None:
     before = contents(copy)
     run("nbdev-export", cwd=copy)
     assert_same(before, contents(copy), "nbdev-export")
 
 
+@pytest.mark.slow
 def test_clean_leaves_no_diff(copy: Path) -> None:
     before = contents(copy)
     run("nbdev-clean", cwd=copy, JUPYTER_DATA_DIR=str(copy.parent / "jupyter"))
@@ -79,7 +94,7 @@ def test_clean_leaves_no_diff(copy: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_notebook_exports_to_the_module_of_its_path(name: str) -> None:
     module = default_exp(ROOT / "nbs" / name)
-    exports_nothing = name == "index.ipynb" or name.startswith("tutorials/")
+    exports_nothing = name in ("index.ipynb", "start_here.ipynb") or name.startswith("tutorials/")
     assert module == (None if exports_nothing else name.removesuffix(".ipynb").replace("/", "."))
 
 
@@ -106,7 +121,9 @@ def test_notebook_opens_with_title_and_subtitle(name: str) -> None:
     assert re.fullmatch(r"# \S.*\n+> \S.*", first.strip()), f"{name}: the site drops what else is in this cell"
 
 
-def test_sidebar_lists_every_notebook_once() -> None:
+def sidebar() -> list[str]:
+    """List the pages that the sidebar leads to."""
+
     def hrefs(items: list) -> list[str]:
         return [
             href
@@ -117,16 +134,35 @@ def test_sidebar_lists_every_notebook_once() -> None:
         ]
 
     site = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
-    listed = [href for href in hrefs(site["website"]["sidebar"]["contents"]) if href.endswith(".ipynb")]
-    assert sorted(listed) == sorted(NAMES)
+    return hrefs(site["website"]["sidebar"]["contents"])
 
 
+def test_sidebar_lists_every_notebook_once() -> None:
+    assert sorted(href for href in sidebar() if href.endswith(".ipynb")) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_of_a_notebook_lead_somewhere(name: str) -> None:
+    made = {(ROOT / "nbs" / href).resolve() for href in sidebar()}
+    broken = []
+    for place, cell in enumerate(cells(ROOT / "nbs" / name), 1):
+        if cell["cell_type"] == "markdown":
+            prose = re.sub(r"```.*?```|`[^`\n]*`", "code", "".join(cell["source"]), flags=re.DOTALL)
+            for target in re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", prose):
+                there = (ROOT / "nbs" / name).parent / target
+                if not there.exists() and there.resolve() not in made:
+                    broken.append(f"cell {place} (id {cell['id']}): {target} leads nowhere")
+    assert not broken
+
+
+@pytest.mark.slow
 def test_readme_is_what_the_index_notebook_makes(tmp_path: Path) -> None:
     run(sys.executable, "tools/readme.py", tmp_path / "README.md", cwd=ROOT)
     made = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert (ROOT / "README.md").read_text(encoding="utf-8") == made, "README.md is out of date: run `make readme`"
 
 
+@pytest.mark.slow
 def test_imports_run_downward_only() -> None:
     run("lint-imports", "--no-cache", cwd=ROOT)
 
@@ -136,18 +172,30 @@ def test_every_subpackage_has_a_layer() -> None:
     contracts = project["tool"]["importlinter"]["contracts"]
     layers = {name for contract in contracts for layer in contract["layers"] for name in re.split(r"[ |:]+", layer)}
     package = ROOT / "churn_mlops"
-    parts = [path.name for path in package.iterdir() if (path / "__init__.py").is_file()]
-    parts += [path.stem for path in package.glob("*.py") if path.name[0] != "_"]
-    assert {f"churn_mlops.{part}" for part in parts} <= layers
+    parts = {path.relative_to(package).with_suffix("").parts[0] for path in package.rglob("*.py")}
+    assert {f"churn_mlops.{part}" for part in parts if part[0] != "_"} <= layers
 
 
+def test_every_subpackage_goes_into_the_wheel() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["packages"]["find"]["include"]
+    folders = {path.parent for path in (ROOT / "churn_mlops").rglob("*.py")}
+    names = {folder: ".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    found = {folder for folder in folders if (folder / "__init__.py").is_file()}
+    found = {folder for folder in found if any(fnmatch.fnmatchcase(names[folder], pattern) for pattern in patterns)}
+    assert {names[folder] for folder in folders - found} == set(), "add its __init__.py, and see packages.find"
+
+
+@pytest.mark.slow
 def test_ruff_finds_nothing() -> None:
     run("ruff", "check", cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_ruff_would_format_nothing() -> None:
     run("ruff", "format", "--check", cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_types_are_strict() -> None:
     run("mypy", cwd=ROOT)

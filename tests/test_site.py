@@ -54,22 +54,20 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def project(clean_copy: Path, site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a copy of the repository with its site built."""
+def project(clean_copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a copy of the repository with its site built; repository and site have an address."""
     copy = shutil.copytree(clean_copy, tmp_path_factory.mktemp("site") / "churn_mlops", symlinks=True)
-    shutil.copytree(site, copy / "_docs")
-    return copy
-
-
-@pytest.fixture(scope="module")
-def configured(clean_copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the site of a repository that has an address, and whose site has one."""
-    copy = shutil.copytree(clean_copy, tmp_path_factory.mktemp("configured") / "churn_mlops", symlinks=True)
     pyproject = copy / "pyproject.toml"
     text = re.sub(r"^\[project\.urls\]\n(?:.+\n)*", "", pyproject.read_text(encoding="utf-8"), flags=re.MULTILINE)
     pyproject.write_text(text.replace("[project.scripts]", f"{URLS}\n[project.scripts]"), encoding="utf-8")
     run(sys.executable, "tools/docs.py", cwd=copy)
-    return copy / "_docs"
+    return copy
+
+
+@pytest.fixture(scope="module")
+def addressed(project: Path) -> Path:
+    """Give the site that has an address, moved away from what it was built from."""
+    return shutil.copytree(project / "_docs", project.parent / "elsewhere" / "docs")
 
 
 @pytest.fixture
@@ -149,7 +147,8 @@ def test_search_needs_no_request(site: Path, tool) -> None:
 
 
 def test_llms_txt_leads_to_a_copy_of_every_page(site: Path) -> None:
-    targets = re.findall(r"\]\(([^)]+)\)", (site / "llms.txt").read_text(encoding="utf-8"))
+    text = (site / "llms.txt").read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)]+)\)", text)
     assert {target.replace(".llms.md", ".html") for target in targets} == pages(site)
     assert [target for target in targets if not (site / target).is_file()] == []
 
@@ -196,33 +195,33 @@ def test_quarto_renders_the_same_pages(project: Path, site: Path, tmp_path: Path
     assert pages(project / "_docs") == pages(site)
 
 
-# ---- a site with an address
+# ---- what needs the address of a repository or of the site
 
 
-def test_sitemap_names_every_page(configured: Path) -> None:
-    found = re.findall(r"<loc>(.*?)</loc>", (configured / "sitemap.xml").read_text(encoding="utf-8"))
-    assert set(found) == {f"https://example.org/churn/{name}" for name in pages(configured)}
+def test_sitemap_names_every_page(addressed: Path) -> None:
+    found = re.findall(r"<loc>(.*?)</loc>", (addressed / "sitemap.xml").read_text(encoding="utf-8"))
+    assert set(found) == {f"https://example.org/churn/{name}" for name in pages(addressed)}
 
 
-def test_card_shows_a_picture_that_is_there(configured: Path) -> None:
-    text = (configured / "index.html").read_text(encoding="utf-8")
+def test_card_shows_a_picture_that_is_there(addressed: Path) -> None:
+    text = (addressed / "index.html").read_text(encoding="utf-8")
     picture = re.search(r'<meta property="og:image" content="https://example.org/churn/([^"]+)"', text)
     assert picture is not None
-    assert (configured / picture[1]).read_bytes().startswith(b"\x89PNG")
+    assert (addressed / picture[1]).read_bytes().startswith(b"\x89PNG")
 
 
-def test_edit_links_lead_to_sources_that_exist(configured: Path) -> None:
+def test_edit_links_lead_to_sources_that_exist(addressed: Path) -> None:
     links = {}
-    for name in pages(configured):
-        text = (configured / name).read_text(encoding="utf-8")
+    for name in pages(addressed):
+        text = (addressed / name).read_text(encoding="utf-8")
         links[name] = re.findall(r'href="https://github\.com/example/churn/edit/main/([^"]+)"', text)
     assert links["models/economics.html"] == ["nbs/models/economics.ipynb"]
     assert links["reference/models.html"] == []
     assert [path for paths in links.values() for path in paths if not (ROOT / path).is_file()] == []
 
 
-def test_reference_links_the_line_of_the_source(configured: Path) -> None:
-    text = (configured / "reference" / "utils.html").with_name("foundations.html").read_text(encoding="utf-8")
+def test_reference_links_the_line_of_the_source(addressed: Path) -> None:
+    text = (addressed / "reference" / "foundations.html").read_text(encoding="utf-8")
     link = re.search(r'href="(https://github\.com/example/churn/blob/main/churn_mlops/utils\.py)#L(\d+)"', text)
     assert link is not None
     line = (ROOT / urlsplit(link[1]).path.split("/main/")[1]).read_text(encoding="utf-8").splitlines()[int(link[2]) - 1]

@@ -14,6 +14,7 @@ from nbdev.config import get_config
 from nbdev.doclinks import _build_modidx
 from nbdev.quarto import nbdev_sidebar, refresh_quarto_yml
 from nbdev.serve import proc_nbs
+from notebooks import executed
 from smalldocs.site import build
 
 __all__ = ["broken_links", "inputs", "main"]
@@ -28,7 +29,7 @@ READ = (
     "settings.ini",
     "CHANGELOG.md",
 )
-MADE = {"__pycache__", ".ipynb_checkpoints", ".last_checked", "nbdev.yml", "sidebar.yml"}
+MADE = {"__pycache__", "_modidx.py", ".ipynb_checkpoints", ".last_checked", "nbdev.yml", "sidebar.yml"}
 
 
 def inputs() -> str:
@@ -42,11 +43,6 @@ def inputs() -> str:
     return digest.hexdigest()
 
 
-def notebooks() -> Path:
-    """Give the folder of notebooks, with the outputs that the site shows."""
-    return get_config().nbs_path
-
-
 def without_address(cache: Path) -> None:
     """Leave out what needs the address of the site: the sitemap and the cards that other sites show."""
     nbdev, quarto = cache / "nbdev.yml", cache / "_quarto.yml"
@@ -56,9 +52,13 @@ def without_address(cache: Path) -> None:
 
 
 def main() -> None:
-    """Build the site when something changed; leave the previous one in place when a check finds something."""
+    """Build the site when something changed; leave the previous one in place when a check finds something.
+
+    Notebooks that changed are executed first. `--committed` shows the outputs as they are in the notebooks.
+    """
     os.chdir(ROOT)
-    site, now = get_config().doc_path, inputs()
+    committed = "--committed" in sys.argv
+    site, now = get_config().doc_path, inputs() + " committed" * committed
     stamp = site / "site_libs" / "made-from.txt"
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == now and "--force" not in sys.argv:
         print(f"{site.relative_to(ROOT)}/ is up to date (--force builds it anew)")
@@ -66,7 +66,7 @@ def main() -> None:
     refresh_quarto_yml()
     _build_modidx()
     nbdev_sidebar.__wrapped__()
-    cache = proc_nbs(notebooks(), force=True)
+    cache = proc_nbs(get_config().nbs_path if committed else executed(), force=True)
     if not get_config().doc_host:
         without_address(cache)
     made = build(cache, quiet=True)

@@ -176,7 +176,7 @@ class FeatureEngineer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  #
         DataFrame of shape (n_customers, n_columns_in_use)
         """
         check_is_fitted(self)
-        return self._with_derived(self._select(X))[list(self.columns_)]
+        return self._with_derived(self.select(X))[list(self.columns_)]
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:
         """Name the features: the raw column, and for a category its value.
@@ -198,8 +198,23 @@ class FeatureEngineer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  #
     def _with_derived(self, table: pd.DataFrame) -> pd.DataFrame:
         return create_derived_features(table) if self.derive else table
 
-    def _select(self, X: Any) -> pd.DataFrame:
-        """Return the raw columns that ``fit`` saw, or raise as scikit-learn does if they are not there."""
+    def select(self, X: Any) -> pd.DataFrame:
+        """Return the raw columns that ``fit`` saw, in its order.
+
+        Parameters
+        ----------
+        X : DataFrame or array of shape (n_customers, n_columns)
+            A table with at least those columns.
+
+        Returns
+        -------
+        DataFrame of shape (n_customers, n_columns_seen)
+
+        Raises
+        ------
+        ValueError
+            If a column is missing or out of order.
+        """
         table = _as_table(X)
         if isinstance(X, pd.DataFrame) and hasattr(self, "feature_names_in_"):
             seen = [name for name in table.columns if name in self.raw_names_]

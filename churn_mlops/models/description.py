@@ -167,11 +167,16 @@ def _normalise(schema: _Node, archive: zipfile.ZipFile) -> dict[str, bytes]:
     return {"schema.json": json.dumps(schema, separators=(",", ":")).encode(), **arrays}
 
 # %% ../../nbs/models/description.ipynb #629f480a
+_SMALL = 64  # bytes
 _TRAINING_ONLY = {"_feature_subsample_rng", "_scorer", "_raw_predict", "_booster"}
 
 
-def _for_prediction(value: Any, copies: dict[int, Any]) -> Any:
+def _for_prediction(value: Any, copies: dict[Any, Any]) -> Any:
     """Return a value whose estimators are copies without what only ``fit`` needs."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) and value.nbytes <= _SMALL and not value.dtype.hasobject:
+        return copies.setdefault((value.dtype.str, value.shape, value.tobytes()), value)
     if id(value) in copies:
         return copies[id(value)]
     result: Any
@@ -260,6 +265,7 @@ def build(members: Mapping[str, bytes]) -> dict[str, Any]:
     schema = json.loads(members["schema.json"])
     if refused := refused_types(schema):
         raise ValueError(f"it names types that are not trusted: {', '.join(refused)}")
+    named = sorted({_type_name(node) for node, _ in _walk(schema)})  # skops compares each node with each of them
     _check_arrays(schema, members)
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as zipped:
@@ -267,7 +273,7 @@ def build(members: Mapping[str, bytes]) -> dict[str, Any]:
             zipped.writestr(name, data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InconsistentVersionWarning)  # the versions are in the manifest
-        objects = skops.io.loads(archive.getvalue(), trusted=list(TRUSTED_TYPES))
+        objects = skops.io.loads(archive.getvalue(), trusted=named)
     if type(objects) is not dict:
         raise ValueError("it does not hold a dict of objects")
     check_model_structure(objects)

@@ -22,14 +22,8 @@ from ..features.encoders import FloatArray, column_kind
 from ..features.engineer import FeatureEngineer
 from .blend import BaggedBoosting, BlendedClassifier, SplineLogistic
 from .lightgbm import LightGBMClassifier
-from churn_mlops.models.shapley import (
-    IntArray,
-    average_value,
-    boosting_trees,
-    forest_trees,
-    lightgbm_trees,
-    shapley_values,
-)
+from .shapley import average_value, shapley_values
+from .trees import IntArray, boosting_trees, forest_trees, lightgbm_trees
 
 # %% ../../nbs/models/explanation.ipynb #c8923d6e
 _LEAST = 1e-6  # probabilities nearer to 0 or 1 than this count as this

@@ -12,8 +12,9 @@ from typing import Any, TypedDict
 
 from ..features.encoders import FloatArray
 from .churn_model import ChurnModel
-from .compiled import Compiled, Engine, Plan
+from .compiled import Plan
 from .schema import InputSchema
+from .tree_walks import Compiled, Engine
 
 # %% ../../nbs/models/inference.ipynb #9d1f0b4f
 class Prediction(TypedDict):

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from joblib import effective_n_jobs
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Tags
@@ -105,8 +106,8 @@ class LightGBMClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         After how many trees without improvement of the log-loss to stop.
     random_state : int, default 42
         Seed of the customers set aside.
-    n_jobs : int, default 1
-        Threads.
+    n_jobs : int, optional
+        Threads, counted as joblib does: 1 unless `joblib.parallel_config` says otherwise.
 
     Attributes
     ----------
@@ -128,7 +129,7 @@ class LightGBMClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         max_trees: int = 2_000,
         patience: int = 50,
         random_state: int = 42,
-        n_jobs: int = 1,
+        n_jobs: int | None = None,
     ) -> None:
         self.learning_rate = learning_rate
         self.num_leaves = num_leaves
@@ -158,7 +159,7 @@ class LightGBMClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         X = validate_data(self, X, dtype=np.float64, reset=False)
         if "_booster" not in vars(self):  # it came from a file
             self._booster = self._make_booster()
-        churn = self._booster.predict(X, num_threads=self.n_jobs)
+        churn = self._booster.predict(X, num_threads=effective_n_jobs(self.n_jobs))
         return np.column_stack([1 - churn, churn])
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
@@ -190,7 +191,7 @@ class LightGBMClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             "min_data_in_leaf": self.min_child_samples,
             "lambda_l2": self.reg_lambda,
             "seed": self.random_state,
-            "num_threads": self.n_jobs,
+            "num_threads": effective_n_jobs(self.n_jobs),
             "deterministic": True,
             "force_row_wise": True,
             "verbosity": -1,

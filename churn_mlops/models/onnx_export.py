@@ -22,9 +22,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from sklearn.linear_model import LogisticRegression
 
 from .. import __version__
-from ..features.derived import _find_numbers
+from ..features.derived import find_numbers
 from churn_mlops.features.encoders import (
-    _FURTHEST,
+    FURTHEST,
     CategoricalEncoder,
     DateEncoder,
     Encoder,
@@ -34,7 +34,7 @@ from churn_mlops.features.encoders import (
 from ..features.engineer import FeatureEngineer
 from .blend import BaggedBoosting, BlendedClassifier, SplineLogistic, SplineTerm
 from .lightgbm import LightGBMClassifier
-from .shapley import Tree, boosting_trees, forest_trees, lightgbm_trees
+from .trees import Tree, boosting_trees, forest_trees, join_trees, lightgbm_trees
 from ..threads import limit_threads
 from ..utils import write_file_atomically
 
@@ -91,7 +91,7 @@ _SOURCES = {
 def _sources(engineer: FeatureEngineer, name: str) -> dict[str, str]:
     """Return the raw columns that a derived column is worked out from, by what they mean."""
     table = pd.DataFrame(columns=engineer.raw_names_)
-    found = {meaning: _find_numbers(table, meaning) for meaning in _SOURCES[name]}
+    found = {meaning: find_numbers(table, meaning) for meaning in _SOURCES[name]}
     return {meaning: str(column.name) for meaning, column in found.items() if column is not None}
 
 
@@ -125,7 +125,7 @@ def _as_input(encoder: Encoder | None, column: pd.Series) -> npt.NDArray[Any]:
         return np.array(["" if pd.isna(value) else str(value) for value in column], dtype=object)
     if encoder is None:
         return np.asarray(pd.to_numeric(column, errors="coerce"), dtype=np.float64)
-    return encoder._read(column)
+    return encoder.read(column)
 
 
 def onnx_inputs(engineer: FeatureEngineer, X: Any) -> dict[str, npt.NDArray[Any]]:
@@ -148,7 +148,7 @@ def onnx_inputs(engineer: FeatureEngineer, X: Any) -> dict[str, npt.NDArray[Any]
     ValueError
         If a column is missing, or holds a value of another kind than in ``fit``.
     """
-    table = engineer._select(X)
+    table = engineer.select(X)
     return {name: _as_input(encoder, table[name]) for name, encoder in _inputs(engineer).items()}
 
 # %% ../../nbs/models/onnx_export.ipynb #a6ff8877
@@ -157,7 +157,7 @@ def _number(graph: _Graph, values: str, encoder: NumericEncoder) -> list[str]:
     missing = graph("Or", graph("IsNaN", values), graph("IsInf", values))
     filled = graph("Where", missing, encoder.median, values)
     scaled = graph("Div", graph("Sub", filled, encoder.mean), encoder.scale)
-    scaled = graph("Clip", scaled, -_FURTHEST, _FURTHEST)
+    scaled = graph("Clip", scaled, -FURTHEST, FURTHEST)
     return [scaled, graph("Cast", missing, to=_DOUBLE)] if encoder.marks_missing else [scaled]
 
 # %% ../../nbs/models/onnx_export.ipynb #3192c34d
@@ -233,31 +233,23 @@ def _rooted(tree: Tree) -> Tree:
 
 def _sum_of_trees(graph: _Graph, features: str, trees: Sequence[Tree]) -> str:
     """Add up what trees predict, of shape (n_customers, 1)."""
-    trees = [_rooted(tree) for tree in trees]
-    starts = np.cumsum([0, *(len(tree.value) for tree in trees[:-1])])
-    left, right = (
-        np.concatenate([getattr(tree, side) + start for tree, start in zip(trees, starts, strict=True)])
-        for side in ("left", "right")
-    )
-    feature, threshold, value = (
-        np.concatenate([getattr(tree, name) for tree in trees]) for name in ("feature", "threshold", "value")
-    )
-    inner = np.concatenate([tree.left >= 0 for tree in trees])
+    joined, roots = join_trees([_rooted(tree) for tree in trees])
+    inner = joined.left >= 0
     place = np.where(inner, np.cumsum(inner), np.cumsum(~inner)) - 1
-    left, right = left[inner], right[inner]
+    left, right = joined.left[inner], joined.right[inner]
     tensor = graph.onnx.numpy_helper.from_array
     return graph(
         "TreeEnsemble",
         features,
-        tree_roots=place[starts].tolist(),
-        nodes_featureids=feature[inner].tolist(),
-        nodes_splits=tensor(threshold[inner].astype(np.float64)),
+        tree_roots=place[roots].tolist(),
+        nodes_featureids=joined.feature[inner].tolist(),
+        nodes_splits=tensor(joined.threshold[inner].astype(np.float64)),
         nodes_modes=tensor(np.zeros(inner.sum(), dtype=np.uint8)),  # 0: left if at most the split
         nodes_truenodeids=place[left].tolist(),
         nodes_trueleafs=(~inner[left]).astype(int).tolist(),
         nodes_falsenodeids=place[right].tolist(),
         nodes_falseleafs=(~inner[right]).astype(int).tolist(),
-        leaf_weights=tensor(value[~inner].astype(np.float64)),
+        leaf_weights=tensor(joined.value[~inner].astype(np.float64)),
         leaf_targetids=[0] * int((~inner).sum()),
         n_targets=1,
         aggregate_function=1,  # sum
