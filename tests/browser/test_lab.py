@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, Page, expect, sync_playwright
@@ -79,17 +80,22 @@ class Lab:
     server: Server
     requests: list[str]
 
+    def do(self, function: str, argument: str = "") -> Any:
+        """Call a function in the page and return what it returns; it must be done in five minutes."""
+        late = "new Promise((_, fail) => setTimeout(() => fail(new Error('not done after 300 s')), 300_000))"
+        return self.page.evaluate(f"argument => Promise.race([({function})(argument), {late}])", argument)
+
     def open(self, path: str) -> None:
         """Open a notebook and wait for its kernel."""
-        self.page.evaluate(OPEN, path)
+        self.do(OPEN, path)
 
     def run_all(self) -> list[str]:
         """Run all cells of the opened notebook and return its errors."""
-        return self.page.evaluate(RUN_ALL)
+        return self.do(RUN_ALL)
 
     def close(self) -> None:
         """Save and close the opened notebook, and end its kernel."""
-        self.page.evaluate(SAVE_AND_CLOSE)
+        self.do(SAVE_AND_CLOSE)
 
     def press_save(self, path: str) -> None:
         """Press Ctrl + S and wait until the file is written."""
@@ -99,7 +105,7 @@ class Lab:
 
     def answer(self, code: str) -> str:
         """Let the kernel of the opened notebook run code and return what it prints."""
-        return self.page.evaluate(ASK, code)
+        return self.do(ASK, code)
 
     def run(self, command: str, *arguments: str) -> str:
         """Run a program of the environment in the copy, as in a new terminal, and return what it prints."""
