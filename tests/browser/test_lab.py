@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,14 +62,20 @@ class Server:
 
     root: Path
     url: str
-    log: list[str] = field(default_factory=list)
+    printed: str = ""
+    more: threading.Condition = field(default_factory=threading.Condition)
 
-    def read(self, stream: object, ready: threading.Event) -> None:
+    def read(self, stream: Iterable[str]) -> None:
         """Keep what the server prints."""
-        for line in stream:  # type: ignore[attr-defined]
-            self.log.append(line)
-            if "is running at" in line:
-                ready.set()
+        for line in stream:
+            with self.more:
+                self.printed += line
+                self.more.notify_all()
+
+    def wait_for(self, text: str) -> None:
+        """Wait until the server has printed a text."""
+        with self.more:
+            assert self.more.wait_for(lambda: text in self.printed, timeout=60), self.printed
 
 
 @dataclass
@@ -179,11 +185,11 @@ def server(clean_copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         text=True,
         start_new_session=True,
     )
-    server, ready = Server(root, f"http://127.0.0.1:{port}"), threading.Event()
-    reader = threading.Thread(target=server.read, args=(process.stdout, ready))
+    server = Server(root, f"http://127.0.0.1:{port}")
+    reader = threading.Thread(target=server.read, args=(process.stdout,))
     reader.start()
     try:
-        assert ready.wait(60), "".join(server.log)
+        server.wait_for("is running at")
         yield server
     finally:
         os.killpg(process.pid, 15)  # make and the server, which ends its kernels
@@ -281,7 +287,7 @@ def test_code_that_cannot_be_exported_is_saved_and_reported(edited: Lab) -> None
     edited.press_save(EDITED)
     assert "derived = (" in (edited.server.root / EDITED).read_text()
     assert (edited.server.root / MODULE).read_bytes() == module
-    assert "derived.ipynb is saved, but its module is as it was before: SyntaxError" in "".join(edited.server.log)
+    edited.server.wait_for("derived.ipynb is saved, but its module is as it was before: SyntaxError")
 
 
 @pytest.fixture(scope="class")
