@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,22 +20,21 @@ def clean_before_save(path: str, model: dict[str, Any], **kwargs: Any) -> None:
         return
     content = model["content"]
     content["metadata"].pop("widgets", None)
-    trusted = [cell["metadata"].get("trusted", False) for cell in content["cells"]]
+    trusted = [cell for cell in content["cells"] if cell["metadata"].get("trusted")]
     for cell in content["cells"]:
         for output in cell.get("outputs", []):
             output.get("data", {}).pop(WIDGET, None)
     if Path(path).is_file():  # nbdev reads what was there before
         clean_jupyter(path=path, model=model)
-    for cell, is_trusted in zip(content["cells"], trusted, strict=True):
-        if is_trusted:
-            cell["metadata"]["trusted"] = True  # Jupyter takes it out again when it signs the notebook
+    for cell in trusted:
+        cell["metadata"]["trusted"] = True  # Jupyter takes it out again when it signs the notebook
 
 
 def check_exports(notebook: Path) -> None:
     """Raise SyntaxError if a cell that is exported is no Python; nbdev would write a broken module."""
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])
-        if cell["cell_type"] == "code" and source.startswith("#| export"):
+        if cell["cell_type"] == "code" and re.search(r"^#\s*\|\s*export", source, re.MULTILINE):
             compile(source, f"cell {cell['id']}", "exec", ast.PyCF_ONLY_AST)
 
 

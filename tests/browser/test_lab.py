@@ -8,9 +8,10 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, Page, expect, sync_playwright
@@ -61,14 +62,20 @@ class Server:
 
     root: Path
     url: str
-    log: list[str] = field(default_factory=list)
+    printed: str = ""
+    more: threading.Condition = field(default_factory=threading.Condition)
 
-    def read(self, stream: object, ready: threading.Event) -> None:
+    def read(self, stream: Iterable[str]) -> None:
         """Keep what the server prints."""
-        for line in stream:  # type: ignore[attr-defined]
-            self.log.append(line)
-            if "is running at" in line:
-                ready.set()
+        for line in stream:
+            with self.more:
+                self.printed += line
+                self.more.notify_all()
+
+    def wait_for(self, text: str) -> None:
+        """Wait until the server has printed a text."""
+        with self.more:
+            assert self.more.wait_for(lambda: text in self.printed, timeout=60), self.printed
 
 
 @dataclass
@@ -79,17 +86,22 @@ class Lab:
     server: Server
     requests: list[str]
 
+    def do(self, function: str, argument: str = "") -> Any:
+        """Call a function in the page and return what it returns; it must be done in five minutes."""
+        late = "new Promise((_, fail) => setTimeout(() => fail(new Error('not done after 300 s')), 300_000))"
+        return self.page.evaluate(f"argument => Promise.race([({function})(argument), {late}])", argument)
+
     def open(self, path: str) -> None:
         """Open a notebook and wait for its kernel."""
-        self.page.evaluate(OPEN, path)
+        self.do(OPEN, path)
 
     def run_all(self) -> list[str]:
         """Run all cells of the opened notebook and return its errors."""
-        return self.page.evaluate(RUN_ALL)
+        return self.do(RUN_ALL)
 
     def close(self) -> None:
         """Save and close the opened notebook, and end its kernel."""
-        self.page.evaluate(SAVE_AND_CLOSE)
+        self.do(SAVE_AND_CLOSE)
 
     def press_save(self, path: str) -> None:
         """Press Ctrl + S and wait until the file is written."""
@@ -99,7 +111,7 @@ class Lab:
 
     def answer(self, code: str) -> str:
         """Let the kernel of the opened notebook run code and return what it prints."""
-        return self.page.evaluate(ASK, code)
+        return self.do(ASK, code)
 
     def run(self, command: str, *arguments: str) -> str:
         """Run a program of the environment in the copy, as in a new terminal, and return what it prints."""
@@ -173,11 +185,11 @@ def server(clean_copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         text=True,
         start_new_session=True,
     )
-    server, ready = Server(root, f"http://127.0.0.1:{port}"), threading.Event()
-    reader = threading.Thread(target=server.read, args=(process.stdout, ready))
+    server = Server(root, f"http://127.0.0.1:{port}")
+    reader = threading.Thread(target=server.read, args=(process.stdout,))
     reader.start()
     try:
-        assert ready.wait(60), "".join(server.log)
+        server.wait_for("is running at")
         yield server
     finally:
         os.killpg(process.pid, 15)  # make and the server, which ends its kernels
@@ -275,7 +287,7 @@ def test_code_that_cannot_be_exported_is_saved_and_reported(edited: Lab) -> None
     edited.press_save(EDITED)
     assert "derived = (" in (edited.server.root / EDITED).read_text()
     assert (edited.server.root / MODULE).read_bytes() == module
-    assert "derived.ipynb is saved, but its module is as it was before: SyntaxError" in "".join(edited.server.log)
+    edited.server.wait_for("derived.ipynb is saved, but its module is as it was before: SyntaxError")
 
 
 @pytest.fixture(scope="class")
