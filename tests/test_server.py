@@ -325,7 +325,7 @@ def test_a_client_that_goes_away_is_no_error(server: Server) -> None:
     with server.connect() as connection:
         connection.sendall(head("/predict", "X-Request-ID: gone-1", "Content-Length: 999", "Expect: 100-continue"))
         connection.recv(65_536)
-    line = json.loads(server.wait_for('"id": "gone-1"'))
+    line = json.loads(server.wait_for('"id":"gone-1"'))
     assert (line["level"], line["status"]) == ("INFO", 499)
 
 
@@ -490,7 +490,7 @@ def test_any_other_request_id_is_replaced(client: TestClient, odd: str) -> None:
 
 def test_a_request_is_one_line_of_json(server: Server) -> None:
     httpx.post(f"{server.url}/predict?name=x", content=BODY, headers={"X-Request-ID": "line-1"})
-    line = json.loads(server.wait_for('"id": "line-1"'))
+    line = json.loads(server.wait_for('"id":"line-1"'))
     assert line.keys() == {"time", "level", "logger", "message", "id", "method", "route", "status", "ms"}
     assert (line["method"], line["route"], line["status"]) == ("POST", "/predict", 200)
 
