@@ -11,7 +11,8 @@ one worker, and their answer is compared with the model's before they are timed.
 
 What is fair and what is not: the FastAPI endpoints run on uvicorn with the parser and the event loop of our server
 (httptools, uvloop) and write no log, while ours writes a line for each request, checks each value and counts. MLflow and
-BentoML run as their commands start them. The empty endpoint is there a second time on h11 and asyncio, which is what
+BentoML run as their commands start them. Each server computes with one thread (OMP_NUM_THREADS=1): scikit-learn's
+boosted trees are slower with more when the row is one. The empty endpoint is there a second time on h11 and asyncio, which is what
 uvicorn uses when nothing else is installed.
 """
 
@@ -19,6 +20,7 @@ import asyncio
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import socket
@@ -56,7 +58,7 @@ KIND = "hist_gradient_boosting"
 EMPTY, OURS, MLFLOW = "empty FastAPI endpoint", "churn-serve", "MLflow"
 LIBRARIES = ("churn_mlops", "scikit-learn", "fastapi", "uvicorn", "httptools", "uvloop", "mlflow", "bentoml")
 WRK = """
-wrk.method, wrk.body = "POST", [[%s]]
+wrk.method, wrk.body = "POST", [==[%s]==]
 wrk.headers["Content-Type"] = "application/json"
 function done(summary, latency)
     local e = summary.errors
@@ -168,7 +170,11 @@ def running(server: Server, folder: Path) -> Iterator[str]:
     port, log = free_port(), folder / "server.log"
     with log.open("wb") as output:
         started = [part.format(port=port) for part in server.command]
-        process = subprocess.Popen(started, cwd=folder, stdout=output, stderr=output, start_new_session=True)
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where MLflow looks for uvicorn
+        environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(
+            started, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
         try:
             url = f"http://127.0.0.1:{port}{server.path}"
             answer = server.read(ask(url, server, process, log))
@@ -201,7 +207,7 @@ def drive_with_wrk(url: str, body: bytes, connections: int, seconds: float, fold
     script.write_text(WRK % body.decode())
     options = ["-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s", "-s", str(script)]
     told = subprocess.run(["wrk", *options, url], capture_output=True, text=True, check=True).stdout
-    return dict(json.loads(told.splitlines()[-1]))
+    return dict(json.loads(re.sub(r"-?nan", "0", told.splitlines()[-1])))
 
 
 async def one_connection(url: httpx.URL, body: bytes, until: float, times: list[float]) -> int:
@@ -306,6 +312,8 @@ def main(
             with running(server, folder) as url:
                 drive(url, server.body, 4, min(2, seconds), folder)  # caches fill, threads start
                 figures[title] = {n: drive(url, server.body, n, seconds, folder) for n in connections or (1, 16)}
+            rates = ", ".join(f"{each['per_second']:,.0f}/s over {n}" for n, each in figures[title].items())
+            print(f"{title}: {rates}", file=sys.stderr)
     about = machine()
     libraries = ", ".join(f"{library} {number}" for library, number in about["versions"].items())
     print(f"\n{described}; gradient boosting; one worker each; {seconds:g} s each, driven by {about['client']}")
