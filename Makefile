@@ -87,7 +87,8 @@ $(BENCH)/.made: pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(CHECK_PYTHON)
 	@echo "Installing churn_mlops and the libraries to compare with into $(BENCH) ..."
 	@$(PYTHON) -m venv --clear $(BENCH)
-	@$(BENCH)/bin/python $(INSTALL) -r benchmarks/requirements.txt -e ".[api,fast]"
+	@$(BENCH)/bin/python $(INSTALL) -e ".[api,fast]"
+	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	@touch $@
 
 # One stamp for each set of extras, so that a second call installs nothing; dev holds all the others.

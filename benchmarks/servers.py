@@ -8,18 +8,11 @@ The model is gradient boosting. The others serve it as one would without this pa
 HistGradientBoosting in a Pipeline behind a ColumnTransformer. All servers run on this machine, one after another, with
 one worker, and their answer is compared with the model's before they are timed. wrk drives them if it is installed
 (Debian: apt-get install wrk), else a client in Python, which needs more of the machine than wrk does.
-
-What is fair and what is not: the FastAPI endpoints run on uvicorn with the parser and the event loop of our server
-(httptools, uvloop) and write no log, while ours writes a line for each request, checks each value and counts. MLflow and
-BentoML run as their commands start them. Each server computes with one thread (OMP_NUM_THREADS=1): scikit-learn's
-boosted trees are slower with more when the row is one. The empty endpoint is there a second time on h11 and asyncio, which is what
-uvicorn uses when nothing else is installed.
 """
 
 import asyncio
 import json
 import os
-import platform
 import re
 import shutil
 import signal
@@ -31,7 +24,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -44,6 +37,7 @@ import pandas as pd
 import typer
 from accuracy import customers, settings_for
 from prediction import as_rows
+from results import machine, save
 from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
@@ -56,7 +50,15 @@ from churn_mlops.models.train import one_line_errors
 APPS = Path(__file__).resolve().parent / "apps"
 KIND = "hist_gradient_boosting"
 EMPTY, OURS, MLFLOW = "empty FastAPI endpoint", "churn-serve", "MLflow"
-LIBRARIES = ("churn_mlops", "scikit-learn", "fastapi", "uvicorn", "httptools", "uvloop", "mlflow", "bentoml")
+LIBRARIES = ("scikit-learn", "fastapi", "uvicorn", "httptools", "uvloop", "mlflow", "bentoml")
+CLIENT = "wrk" if shutil.which("wrk") else "a client in Python"
+FAIR = (
+    "The FastAPI endpoints run on uvicorn with the parser and the event loop of churn-serve, httptools and uvloop, and "
+    "write no log, while churn-serve checks each value, counts, and writes a line for each request. MLflow and BentoML "
+    "run as their commands start them. The empty endpoint reads nothing and answers a constant; it is there a second "
+    "time on h11 and asyncio, which is what uvicorn uses when nothing else is installed. Every server computes with "
+    "one thread (OMP_NUM_THREADS=1): scikit-learn's boosted trees are slower with more when there is one row."
+)
 WRK = """
 wrk.method, wrk.body = "POST", [==[%s]==]
 wrk.headers["Content-Type"] = "application/json"
@@ -165,8 +167,8 @@ def ask(url: str, server: Server, process: subprocess.Popen[bytes], log: Path, p
 
 
 @contextmanager
-def running(server: Server, folder: Path) -> Iterator[str]:
-    """Start a server, check its answer, give its address, and end it with all the processes that it started."""
+def running(server: Server, folder: Path) -> Iterator[tuple[str, int]]:
+    """Start a server, check its answer, give its address and its number, and end it with all that it started."""
     port, log = free_port(), folder / "server.log"
     with log.open("wb") as output:
         started = [part.format(port=port) for part in server.command]
@@ -180,7 +182,7 @@ def running(server: Server, folder: Path) -> Iterator[str]:
             answer = server.read(ask(url, server, process, log))
             if abs(answer - server.expected) > 1e-9:
                 raise RuntimeError(f"the server answers {answer}, the model {server.expected}")
-            yield url
+            yield url, process.pid
         finally:
             end(process)
 
@@ -188,10 +190,8 @@ def running(server: Server, folder: Path) -> Iterator[str]:
 def end(process: subprocess.Popen[bytes]) -> None:
     """End a process and those that it started, gently at first."""
     process.terminate()
-    try:
+    with suppress(subprocess.TimeoutExpired):
         process.wait(15)
-    except subprocess.TimeoutExpired:
-        pass
     for last in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, last)
@@ -239,52 +239,42 @@ async def over_all(url: str, body: bytes, connections: int, seconds: float) -> d
     return figures | {"p50": 1e3 * hundredths[49], "p99": 1e3 * hundredths[98]}
 
 
-def drive(url: str, body: bytes, connections: int, seconds: float, folder: Path) -> dict[str, float]:
-    """Send requests for some seconds, and return how many a second were answered, and the waiting times in ms."""
+def processor_seconds(group: int) -> float:
+    """Add up what the processes of a group have used; 0 where the system does not tell."""
+    ticks = 0
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # one that ended meanwhile
+            fields = file.read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group:
+                ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def drive(url: str, body: bytes, connections: int, seconds: float, folder: Path, group: int) -> dict[str, float]:
+    """Send requests for some seconds; return those answered in a second, and waiting and processor time in ms."""
+    before = processor_seconds(group)
     if shutil.which("wrk"):
         figures = drive_with_wrk(url, body, connections, seconds, folder)
     else:
         figures = asyncio.run(over_all(url, body, connections, seconds))
     if figures["failed"]:
         raise RuntimeError(f"{figures['failed']:.0f} of {figures['requests']:.0f} requests failed")
-    return {"per_second": figures["requests"] / figures["seconds"], "p50_ms": figures["p50"], "p99_ms": figures["p99"]}
+    used = 1e3 * (processor_seconds(group) - before) / figures["requests"]
+    return {"rate": figures["requests"] / figures["seconds"], "p50": figures["p50"], "p99": figures["p99"], "cpu": used}
 
 
-def processor() -> str:
-    """Name the processor."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.is_file() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
-
-
-def machine() -> dict[str, Any]:
-    """Describe what the figures were taken on."""
-    client = "wrk" if shutil.which("wrk") else "a client in Python"
-    versions = {name: version(name) for name in LIBRARIES if find_spec(name.replace("scikit-learn", "sklearn"))}
-    return {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
-        "python": platform.python_version(),
-        "client": client,
-        "versions": versions,
-    }
-
-
-def to_markdown(figures: dict[str, dict[int, dict[str, float]]]) -> str:
-    """Write one table; ratios are of requests a second, at as many connections."""
-    numbers = next(iter(figures.values())).keys()
+def as_table(figures: dict[str, dict[int, dict[str, float]]]) -> tuple[list[str], list[list[str]]]:
+    """Return the names of the columns and the rows of the table; ratios are of requests a second."""
     beside = [name for name in (MLFLOW, EMPTY) if name in figures]
-    rows = [["server", "connections", "requests/s", "p50 ms", "p99 ms", *[f"x {name}" for name in beside]]]
-    for n in numbers:
+    columns = ["", "connections", "requests/s", "p50 ms", "p99 ms", "CPU ms", *[f"x {name}" for name in beside]]
+    rows = []
+    for n in next(iter(figures.values())):
         for name, each in figures.items():
-            rate = each[n]["per_second"]
-            ratios = [rate / figures[other][n]["per_second"] for other in beside]
-            waits = [f"{each[n][key]:.2f}" for key in ("p50_ms", "p99_ms")]
-            rows.append([name, str(n), f"{rate:,.0f}", *waits, *[f"{r:.2f}" if r < 10 else f"{r:.0f}" for r in ratios]])
-    rows.insert(1, ["---", *["---:"] * (len(rows[0]) - 1)])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+            rate = each[n]["rate"]
+            ratios = [rate / figures[other][n]["rate"] for other in beside]
+            told = [f"{each[n][key]:.2f}" for key in ("p50", "p99", "cpu")]
+            rows.append([name, str(n), f"{rate:,.0f}", *told, *[f"{r:.2f}" if r < 10 else f"{r:.0f}" for r in ratios]])
+    return columns, rows
 
 
 def main(
@@ -296,7 +286,9 @@ def main(
     only: Annotated[list[str] | None, typer.Option(help="Only servers with this in their name; repeatable.")] = None,
     seconds: Annotated[float, typer.Option(help="How long each server is driven, for each number.")] = 8,
     connections: Annotated[list[int] | None, typer.Option(help="Connections at once; repeatable: 1 and 16.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file, too.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the table to this JSON file, for the site.")
+    ] = None,
 ) -> None:
     """Start each server in turn, drive it, and print one table."""
     with one_line_errors("benchmark"):
@@ -314,14 +306,19 @@ def main(
                 figures[title] = {n: drive(url, server.body, n, seconds, folder) for n in connections or (1, 16)}
             rates = ", ".join(f"{each['per_second']:,.0f}/s over {n}" for n, each in figures[title].items())
             print(f"{title}: {rates}", file=sys.stderr)
-    about = machine()
-    libraries = ", ".join(f"{library} {number}" for library, number in about["versions"].items())
-    print(f"\n{described}; gradient boosting; one worker each; {seconds:g} s each, driven by {about['client']}")
-    print(f"{about['processor']}, {about['cores']} cores, {about['system']}, Python {about['python']}; {libraries}\n")
-    print(to_markdown(figures))
+    names, rows = as_table(figures)
+    known = [name for name in LIBRARIES if find_spec(name.replace("scikit-learn", "sklearn"))]
+    libraries = [f"{name} {version(name)}" for name in known] + [CLIENT]
+    about = (
+        f"{described}. A request asks for one customer and gets a probability of gradient boosting; one worker each, "
+        f"{seconds:g} s, driven by {CLIENT} on the same machine. CPU ms: processor time of the server for a request."
+    )
+    print(f"\n{about}\n{machine(libraries)}\n")
+    for row in (names, ["---", *["---:"] * (len(names) - 1)], *rows):
+        print(f"| {' | '.join(row)} |")
     if json_file is not None:
-        written = {"data": described, "seconds": seconds, "machine": about, "servers": figures}
-        json_file.write_text(json.dumps(written, indent=2) + "\n")
+        options = {"command": "make bench", "columns": names, "rows": rows, "notes": [FAIR], "libraries": libraries}
+        save(json_file, title="Servers", about=about, **options)
 
 
 if __name__ == "__main__":

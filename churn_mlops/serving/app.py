@@ -29,8 +29,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
-from fastapi.staticfiles import StaticFiles
 from fastapi.routing import APIRoute
+from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, RootModel, ValidationError
 from pydantic.json_schema import models_json_schema
 from pydantic_core import to_json
@@ -168,7 +168,7 @@ class _DirectRoute(APIRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; another method than that of the route is FastAPI's to refuse."""
-        if scope["method"] not in self.methods:
+        if scope["method"] not in (self.methods or ()):
             return await super().handle(scope, receive, send)
         response = await self.endpoint(Request(scope, receive))
         await response(scope, receive, send)
