@@ -57,6 +57,7 @@ serve: $(VENV)/.with-api  ## answer over HTTP with MODEL=models/churn-model.zip
 bench: $(BENCH)/.made  ## compare accuracy and speed with other models: ARGS="file.csv --target column"
 	@$(BENCH)/bin/python benchmarks/accuracy.py $(or $(ARGS),--json benchmarks/results/accuracy.json)
 	@$(BENCH)/bin/python benchmarks/prediction.py $(or $(ARGS),--json benchmarks/results/prediction.json)
+	@$(BENCH)/bin/python benchmarks/servers.py $(or $(ARGS),--json benchmarks/results/servers.json)
 
 export: $(VENV)/.with-docs  ## write churn_mlops/ from the notebooks, and clean them
 	@$(BIN)/nbdev-export && $(JUPYTER_ENV) $(BIN)/nbdev-clean
@@ -86,7 +87,8 @@ $(BENCH)/.made: pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(CHECK_PYTHON)
 	@echo "Installing churn_mlops and the libraries to compare with into $(BENCH) ..."
 	@$(PYTHON) -m venv --clear $(BENCH)
-	@$(BENCH)/bin/python $(INSTALL) -r benchmarks/requirements.txt -e ".[fast]"
+	@$(BENCH)/bin/python $(INSTALL) -e ".[api,fast]"
+	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	@touch $@
 
 # One stamp for each set of extras, so that a second call installs nothing; dev holds all the others.
