@@ -11,14 +11,15 @@ INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PIP    := $(BIN)/python $(INSTALL)
 JUPYTER_ENV := JUPYTER_CONFIG_DIR=$(CURDIR)/$(VENV)/jupyter/config JUPYTER_DATA_DIR=$(CURDIR)/$(VENV)/jupyter/data \
 	JUPYTER_RUNTIME_DIR=$(CURDIR)/$(VENV)/jupyter/runtime JUPYTERLAB_SETTINGS_DIR=$(CURDIR)/$(VENV)/jupyter/settings \
-	JUPYTERLAB_WORKSPACES_DIR=$(CURDIR)/$(VENV)/jupyter/workspaces
+	JUPYTERLAB_WORKSPACES_DIR=$(CURDIR)/$(VENV)/jupyter/workspaces JUPYTER_CONFIG_PATH=$(CURDIR)/tools/jupyter \
+	IPYTHONDIR=$(CURDIR)/$(VENV)/jupyter/ipython
 
 # What another environment leaves behind must not reach this one.
-unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV JUPYTER_PATH
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help train test docs docs-serve fresh readme lab serve bench export build clean
+.PHONY: help train test browser docs docs-serve fresh readme lab serve bench export build clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,6 +30,9 @@ train: $(VENV)/.with-base  ## train on sample data, or on DATA=file.csv TARGET=c
 
 test: $(VENV)/.with-dev  ## run everything: notebooks, tests, ruff, mypy, layers, hygiene, packaging, site
 	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+browser: $(VENV)/.with-dev  ## use the site, the server and JupyterLab in a browser, all chapters included
+	@CHAPTERS=all $(BIN)/python -m pytest tests/browser $(ARGS)
 
 docs: $(VENV)/.with-docs  ## build the site into _docs/
 	@if command -v quarto >/dev/null; then QUARTO_PYTHON="$(CURDIR)/$(BIN)/python" $(BIN)/nbdev-docs; \
@@ -43,7 +47,7 @@ fresh: $(VENV)/.with-docs  ## execute the notebooks that changed, write the outp
 readme: $(VENV)/.with-docs  ## write README.md from nbs/index.ipynb
 	@$(BIN)/python tools/readme.py
 
-lab: $(VENV)/.with-lab  ## open JupyterLab on nbs/; a save leaves a clean notebook
+lab: $(VENV)/.with-lab  ## open JupyterLab; a save cleans the notebook and writes its module
 	@$(JUPYTER_ENV) $(BIN)/nbdev-trust --force-all
 	@$(JUPYTER_ENV) $(BIN)/jupyter-lab --config=tools/jupyter_lab_config.py $(ARGS)
 
@@ -53,9 +57,10 @@ serve: $(VENV)/.with-api  ## answer over HTTP with MODEL=models/churn-model.zip
 bench: $(BENCH)/.made  ## compare accuracy and speed with other models: ARGS="file.csv --target column"
 	@$(BENCH)/bin/python benchmarks/accuracy.py $(or $(ARGS),--json benchmarks/results/accuracy.json)
 	@$(BENCH)/bin/python benchmarks/prediction.py $(or $(ARGS),--json benchmarks/results/prediction.json)
+	@$(BENCH)/bin/python benchmarks/servers.py $(or $(ARGS),--json benchmarks/results/servers.json)
 
 export: $(VENV)/.with-docs  ## write churn_mlops/ from the notebooks, and clean them
-	@$(BIN)/nbdev-export && $(BIN)/nbdev-clean
+	@$(BIN)/nbdev-export && $(JUPYTER_ENV) $(BIN)/nbdev-clean
 
 build: $(VENV)/.with-dev  ## build and check the sdist and the wheel in dist/
 	@rm -rf build dist
@@ -82,7 +87,8 @@ $(BENCH)/.made: pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(CHECK_PYTHON)
 	@echo "Installing churn_mlops and the libraries to compare with into $(BENCH) ..."
 	@$(PYTHON) -m venv --clear $(BENCH)
-	@$(BENCH)/bin/python $(INSTALL) -r benchmarks/requirements.txt -e ".[fast]"
+	@$(BENCH)/bin/python $(INSTALL) -e ".[api,fast]"
+	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	@touch $@
 
 # One stamp for each set of extras, so that a second call installs nothing; dev holds all the others.

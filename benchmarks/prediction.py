@@ -38,6 +38,12 @@ def seconds(ask: Callable[[Any], Any], given: Any) -> float:
     return time.perf_counter() - start
 
 
+def as_rows(X: pd.DataFrame) -> list[dict[str, Any]]:
+    """Turn a table into customers as a service has them: plain values, None for what is missing."""
+    rows = X.astype(object).where(X.notna(), None).to_dict("records")
+    return [{name: getattr(value, "item", lambda v=value: v)() for name, value in row.items()} for row in rows]
+
+
 def one_row(ways: dict[str, Callable[[Any], Any]], rows: list[dict[str, Any]], rounds: int) -> dict[str, float]:
     """Ask each way in turn, and return the median microseconds of each; a quick way is asked more often in its turn."""
     times: dict[str, list[float]] = {name: [] for name in ways}
@@ -65,8 +71,7 @@ def measure(kind: str, X: pd.DataFrame, y: pd.Series, rounds: int, n_batch: int)
         engines = ["numpy", "numba"] if find_spec("numba") else ["numpy"]
         ours = {engine: ChurnPredictor(path, engine=engine) for engine in engines}
         loading = min(seconds(ChurnPredictor, path) for _ in range(3))
-    rows = X.astype(object).where(X.notna(), None).to_dict("records")
-    rows = [{name: getattr(value, "item", lambda v=value: v)() for name, value in row.items()} for row in rows]
+    rows = as_rows(X)
     many = [rows[i % len(rows)] for i in range(n_batch)]
     theirs_one = {"Pipeline": lambda row: float(pipeline.predict_proba(pd.DataFrame([row]).astype(X.dtypes))[0, 1])}
     theirs_all = {"Pipeline": lambda rows: pipeline.predict_proba(pd.DataFrame(rows))[:, 1].tolist()}

@@ -66,6 +66,7 @@ SAME = {
     "two zeros": ("1.1e-16", "-2.3e-17"),
     "the width of a column": ("a    1.0\nb  100.0", "a   1.0\nb 100.0"),
     "a moment": ("at 2026-01-02T03:04:05.678Z", "at 2027-01-02T03:04:05.1+00:00"),
+    "a moment in seconds": ("created 1.7954513477963586e+09", "created 1.912345678e+09"),
     "a random id": ("request 6f2bb0bcb70c1579", "request 180b7568da856798"),
 }
 STALE = {

@@ -207,7 +207,9 @@ def executed() -> Path:
 # ---- comparing
 
 # What no two runs share: moments, and the random or derived ids of requests, runs and models.
-_PASSING = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]*(?:Z|\+00:00)?|(?<![.\w])(?=\d*[a-f])(?=[a-f]*\d)[0-9a-f]{12,}\b")
+_PASSING = re.compile(
+    r"\d{4}-\d\d-\d\dT[\d:.]*(?:Z|\+00:00)?|\b1\.\d{6,}e\+09\b|(?<![.\w])(?=\d*[a-f])(?=[a-f]*\d)[0-9a-f]{12,}\b"
+)
 _TOKEN = re.compile(
     r"""(?P<number> (?<![\w.]) [-+\N{MINUS SIGN}]?
             (?: \d{1,3}(?:,\d{3})+(?![\d,]) | \d+ ) (?: \.(?P<decimals>\d*) )? (?: e[-+]?\d+ )? )

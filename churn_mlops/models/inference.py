@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+from pydantic import BaseModel
+
 from ..features.encoders import FloatArray
 from .churn_model import ChurnModel
 from .compiled import Plan
@@ -117,10 +119,7 @@ class ChurnPredictor:
         ValueError
             If a column is absent or holds a value of another kind.
         """
-        if self._plan is None:
-            return self.predict_batch([customer])[0]
-        row = self.schema.row(customer, 0)
-        return _answer(self._plan.probability(vars(row).values()), self.model.threshold_)
+        return self.predict_row(self.schema.row(customer, 0))
 
     def predict_batch(self, customers: Sequence[Mapping[str, Any]]) -> list[Prediction]:
         """Predict many customers at once, in their order; see `predict`.
@@ -143,6 +142,12 @@ class ChurnPredictor:
         if self._plan is None:
             return self._answers(self.model.predict_proba(self.schema.table(customers))[:, 1])
         return self._answers(self._plan.probabilities([[c[name] for c in customers] for name in self.schema.kinds]))
+
+    def predict_row(self, row: BaseModel) -> Prediction:
+        """Predict one customer who has passed `InputSchema.row`; see `predict`."""
+        if self._plan is None:
+            return self.predict_checked([self.schema.values(row)])[0]
+        return _answer(self._plan.probability(vars(row).values()), self.model.threshold_)
 
     def _answers(self, probabilities: FloatArray) -> list[Prediction]:
         return [_answer(probability, self.model.threshold_) for probability in probabilities.tolist()]

@@ -29,10 +29,12 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, RootModel, ValidationError
 from pydantic.json_schema import models_json_schema
 from pydantic_core import to_json
+from starlette.types import Receive, Scope, Send
 
 from .. import __version__
 from ..models.inference import Prediction
@@ -96,7 +98,9 @@ def _predictions(served: ServedModel, rows: Sequence[BaseModel]) -> list[Predict
 # %% ../../nbs/serving/app.ipynb #12421782
 def _predict_one(served: ServedModel, metrics: ServerMetrics, body: bytes) -> bytes:
     """Answer ``/predict``."""
-    (answer,) = _predictions(served, [_checked(served.row_model, body)])
+    row = _checked(served.row_model, body)
+    with _refusing():
+        answer = served.predictor.predict_row(row)
     metrics.scores([answer["churn_probability"]])
     return to_json(answer)
 
@@ -157,7 +161,20 @@ _REFUSED: _Responses = _NO_MODEL | {
     413: {"model": Failure, "description": "Body too large, or too many customers"},
     422: {"model": Refusal, "description": "Validation error"},
 }
-_router = APIRouter()
+
+
+class _DirectRoute(APIRoute):
+    """A route whose function takes the request and returns the answer, with nothing in between."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; another method than that of the route is FastAPI's to refuse."""
+        if scope["method"] not in (self.methods or ()):
+            return await super().handle(scope, receive, send)
+        response = await self.endpoint(Request(scope, receive))
+        await response(scope, receive, send)
+
+
+_router, _direct_router = APIRouter(), APIRouter(route_class=_DirectRoute)
 
 # %% ../../nbs/serving/app.ipynb #fd83a934
 @_router.get("/")
@@ -203,14 +220,14 @@ async def model_info(request: Request) -> ModelInfo:
     )
 
 # %% ../../nbs/serving/app.ipynb #b5563e75
-@_router.post("/predict", response_model=Answer, responses=_REFUSED)
+@_direct_router.post("/predict", response_model=Answer, responses=_REFUSED)
 async def predict_customer(request: Request) -> Response:
     """Predict one customer: the model's raw columns, with null for what is not known."""
     served, body = await _served(request), await request.body()
     return _json(await _compute(_predict_one, body, served, request.app.state.metrics, body))
 
 
-@_router.post("/predict/batch", response_model=BatchAnswer, responses=_REFUSED)
+@_direct_router.post("/predict/batch", response_model=BatchAnswer, responses=_REFUSED)
 async def predict_customers(request: Request) -> Response:
     """Predict many customers; the answers are in their order."""
     served, body = await _served(request), await request.body()
@@ -373,11 +390,11 @@ def create_app(settings: Settings | Path | str | None = None) -> FastAPI:
         lifespan=_lifespan,
         docs_url=None,
         redoc_url=None,
+        routes=[*_direct_router.routes, *_router.routes],
     )
     metrics, key = ServerMetrics(), api_key()
     holder = ModelHolder(settings, on_change=metrics.model)
     app.state.model, app.state.metrics, app.state.needs_key = holder, metrics, key is not None
-    app.include_router(_router)
     _add_page(app)
     app.add_middleware(LimitBody, limits=lambda: holder.serving)
     if key is not None:

@@ -32,10 +32,11 @@ def _listen(host: str, port: int) -> socket.socket:
     """Open the socket of the server, or say why that cannot be."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        opened = socket.create_server((host, port), family=family)
     except OSError as error:
         reason = str(error.strerror).partition(" (")[0]
         raise OSError(f"cannot listen on {host}:{port}: {reason}; choose another --host or --port") from None
+    return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=opened.detach())
 
 
 def _address(listener: socket.socket) -> str:
@@ -45,8 +46,7 @@ def _address(listener: socket.socket) -> str:
 
 # %% ../../nbs/serving/command.ipynb #994ce651
 _UVICORN: dict[str, Any] = {
-    "http": "h11",
-    "h11_max_incomplete_event_size": 16_384,
+    "http": "churn_mlops.serving.connection:BoundedHttp",
     "timeout_keep_alive": 65,
     "timeout_graceful_shutdown": 30,
     "log_config": None,
@@ -62,13 +62,15 @@ def _log_json_lines() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
     for name in ("churn_mlops", "uvicorn"):
         logging.getLogger(name).setLevel(logging.INFO)
 
 
 def _loaded(settings: Settings) -> "FastAPI":
     """Make the application and load its model, or say why that cannot be."""
-    for module in ("fastapi", "prometheus_client", "uvicorn"):
+    for module in ("fastapi", "httptools", "prometheus_client", "uvicorn"):
         require_api(module)
     from churn_mlops.serving.app import create_app
 

@@ -14,6 +14,7 @@ require_api("prometheus_client")
 # %% ../../nbs/serving/metrics.ipynb #943b46a8
 import os
 from collections.abc import Iterable
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -45,6 +46,7 @@ class ServerMetrics:
         self._model = self._gauge("churn_model_info", "1 for the model that answers now, else 0.", "digest")
         self._failed = self._gauge("churn_model_reload_failed", "1 if the last reload failed, else 0.")
         self._reloads = self._gauge("churn_model_reloads", "Reloads since the start.", "result")
+        self._requests_by, self._seconds_by = cache(self._requests.labels), cache(self._seconds.labels)
 
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
         return Counter(name, about, labels, registry=self.registry)
@@ -57,8 +59,8 @@ class ServerMetrics:
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count an answer and the time that it took."""
-        self._requests.labels(method, route, status).inc()
-        self._seconds.labels(route).observe(seconds)
+        self._requests_by(method, route, status).inc()
+        self._seconds_by(route).observe(seconds)
 
     def exception(self, error: BaseException) -> None:
         """Count an error that nobody foresaw, by its type."""

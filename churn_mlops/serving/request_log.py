@@ -18,9 +18,12 @@ import re
 import secrets
 import time
 import traceback
+from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Any
 
 from fastapi.responses import JSONResponse
+from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -50,6 +53,14 @@ def error_place(error: BaseException) -> str:
     return f"{type(error).__name__} at {file}:{frames[-1].lineno} in {frames[-1].name}"
 
 
+def _in_ascii(line: dict[str, Any]) -> str:
+    """Write JSON that survives any encoding of the log; the quick encoder can do that if there is nothing to escape."""
+    with suppress(ValueError):  # half a character, as in a broken file name
+        if (text := to_json(line, fallback=str)).isascii():
+            return text.decode()
+    return json.dumps(line, default=str)
+
+
 class JsonLines(logging.Formatter):
     """Write a log record as one line of JSON; the attribute ``fields`` of a record is merged in."""
 
@@ -64,7 +75,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info and record.exc_info[1]:
             line["error"] = error_place(record.exc_info[1])
-        return json.dumps(line, default=str)
+        return _in_ascii(line)
 
 # %% ../../nbs/serving/request_log.ipynb #88e38167
 _ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")

@@ -43,11 +43,11 @@ def visits(
     window = open_window()
     seen = {}
     for name in sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html")):
+        window.prefer("light")
         window.page.goto(f"{address}/some/path/{name}")
         violations = window.violations("light")
         prefer(window, "dark")
         violations += window.violations("dark")
-        prefer(window, "light")
         seen[name] = Visit(window.complaints(), violations, window.width(390))
     return seen
 

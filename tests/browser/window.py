@@ -100,7 +100,8 @@ class Window:
 
     def violations(self, mode: Mode) -> list[str]:
         """Return what axe-core finds serious or critical, in the mode that is on; only contrast is looked at twice."""
-        self.page.evaluate(AXE)
+        if not self.page.evaluate("'axe' in window"):
+            self.page.evaluate(AXE)
         self.page.evaluate(MARK_REPEATS, mode)
         found = self.page.evaluate(CONTRAST)
         if mode == "light":
