@@ -1190,8 +1190,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                         'churn_mlops/serving/connection.py'),
                                                 'churn_mlops.serving.connection.BoundedHttp.on_chunk_header': ( 'serving/connection.html#boundedhttp.on_chunk_header',
                                                                                                                 'churn_mlops/serving/connection.py'),
-                                                'churn_mlops.serving.connection.BoundedHttp.on_message_begin': ( 'serving/connection.html#boundedhttp.on_message_begin',
-                                                                                                                 'churn_mlops/serving/connection.py'),
                                                 'churn_mlops.serving.connection.BoundedHttp.on_message_complete': ( 'serving/connection.html#boundedhttp.on_message_complete',
                                                                                                                     'churn_mlops/serving/connection.py')},
             'churn_mlops.serving.extra': { 'churn_mlops.serving.extra.require_api': ( 'serving/extra.html#require_api',

@@ -283,7 +283,7 @@ def test_extreme_values_are_answered_or_refused(
 
 
 def test_what_the_algorithm_cannot_take_is_refused_in_its_words(client: TestClient) -> None:
-    with patch.object(ChurnPredictor, "predict_checked", side_effect=ValueError("too large for float32")):
+    with patch.object(ChurnPredictor, "predict_row", side_effect=ValueError("too large for float32")):
         refused = client.post("/predict", json=CUSTOMER)
     assert problems(refused) == [(["body"], "value_error")]
     assert refused.json()["detail"][0]["msg"] == "too large for float32"

@@ -510,7 +510,7 @@ def test_every_answer_has_safe_headers_and_lets_no_other_site_in(
 def test_an_unforeseen_error_gives_nothing_away(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     assert client.get("/ready").status_code == 200
     caplog.set_level(logging.DEBUG)
-    with patch.object(ChurnPredictor, "predict_checked", side_effect=RuntimeError(MARK)):
+    with patch.object(ChurnPredictor, "predict_row", side_effect=RuntimeError(MARK)):
         failed = client.post("/predict", json={**CUSTOMER, "contract_type": MARK})
     assert failed.status_code == 500
     assert failed.json() == {"detail": f"internal error; request id {failed.headers['x-request-id']}"}

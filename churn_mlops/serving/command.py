@@ -49,6 +49,7 @@ _UVICORN: dict[str, Any] = {
     "http": "churn_mlops.serving.connection:BoundedHttp",
     "timeout_keep_alive": 65,
     "timeout_graceful_shutdown": 30,
+    "timeout_worker_healthcheck": 60,
     "log_config": None,
     "access_log": False,
     "server_header": False,

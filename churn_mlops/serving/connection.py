@@ -29,11 +29,6 @@ class BoundedHttp(HttpToolsProtocol):
         if self._left < 0 and not self.transport.is_closing():
             self.send_400_response("The head of the request is too large.")
 
-    def on_message_begin(self) -> None:
-        """Count anew: a request begins."""
-        self._left = self._BOUND
-        super().on_message_begin()
-
     def on_chunk_header(self) -> None:
         """Count anew: a part of the body is announced."""
         self._left = self._BOUND
