@@ -28,7 +28,7 @@ train: $(VENV)/.with-base  ## train on sample data, or on DATA=file.csv TARGET=c
 	@echo '  with make    make serve; ". $(BIN)/activate" puts the commands on your PATH'
 
 test: $(VENV)/.with-dev  ## run everything: notebooks, tests, ruff, mypy, layers, hygiene, packaging, site
-	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 docs: $(VENV)/.with-docs  ## build the site into _docs/
 	@if command -v quarto >/dev/null; then QUARTO_PYTHON="$(CURDIR)/$(BIN)/python" $(BIN)/nbdev-docs; \
