@@ -29,7 +29,7 @@ train: $(VENV)/.with-base  ## train on sample data, or on DATA=file.csv TARGET=c
 	@echo '  with make    make serve; ". $(BIN)/activate" puts the commands on your PATH'
 
 test: $(VENV)/.with-dev  ## run everything: notebooks, tests, ruff, mypy, layers, hygiene, packaging, site
-	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 browser: $(VENV)/.with-dev  ## use the site, the server and JupyterLab in a browser, all chapters included
 	@CHAPTERS=all $(BIN)/python -m pytest tests/browser $(ARGS)

@@ -43,6 +43,19 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> Notebook |
     return None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long in one piece, the browsers, and end with the notebooks, large ones first.
+
+    Files are handed to the processes in this order, so that none has much left when the others are done.
+    """
+
+    def turn(item: pytest.Item) -> tuple[bool, bool, int]:
+        notebook = isinstance(item, NotebookRun)
+        return notebook, "browser" not in item.path.parts, -item.path.stat().st_size if notebook else 0
+
+    items.sort(key=turn)
+
+
 def _no_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     """Turn a skip into a failure where everything is supposed to run."""
     if IN_CI and report.skipped and not hasattr(report, "wasxfail"):

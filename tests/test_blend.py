@@ -15,6 +15,12 @@ from churn_mlops.models.blend import BaggedBoosting, BlendedClassifier, SplineLo
 from churn_mlops.threads import limit_threads, usable_cores
 
 CLASSIFIERS = [SplineLogistic, BaggedBoosting, BlendedClassifier]
+# What scikit-learn checks does not hang on the number of folds and trees.
+SMALL = {
+    SplineLogistic: {"cv": 2},
+    BaggedBoosting: {"cv": 2, "max_iter": 20, "max_leaf_nodes": (4,)},
+    BlendedClassifier: {"cv": 2, "max_iter": 20},
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +33,7 @@ def table():
 
 
 @pytest.mark.usefixtures("array_api")
-@parametrize_with_checks([kind(random_state=0) for kind in CLASSIFIERS])
+@parametrize_with_checks([kind(random_state=0, **few) for kind, few in SMALL.items()])
 def test_scikit_learn_compatibility(estimator, check):
     check(estimator)
 

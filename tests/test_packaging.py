@@ -65,12 +65,13 @@ def wheel_names(wheel: Path) -> set[str]:
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """Install the wheel with its base dependencies, and none of the extras, into a new virtual environment."""
     home = tmp_path_factory.mktemp("installed")
-    venv.create(home / "venv", with_pip=True)
+    venv.create(home / "venv", with_pip=False)  # the pip of this environment installs into it
     scripts = home / "venv" / ("Scripts" if os.name == "nt" else "bin")
     (home / "work").mkdir()
     environment = Installed(scripts, home / "work")
-    pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    done = environment.run("python", *pip, "-c", str(ROOT / "constraints.txt"), str(wheel))
+    pip = [sys.executable, "-m", "pip", "--python", str(scripts / "python"), "install", "--quiet", "--no-compile"]
+    command = [*pip, "--disable-pip-version-check", "-c", str(ROOT / "constraints.txt"), str(wheel)]
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return environment
 
