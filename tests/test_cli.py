@@ -1,11 +1,14 @@
-"""The command churn-train, in a process of its own as a user runs it."""
+"""The command churn-train: what it prints, what it writes, how it ends."""
 
+import contextlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pandas as pd
 import pytest
@@ -19,14 +22,33 @@ from churn_mlops.settings import load_settings
 QUICK = ("--model-type", "logistic_regression", "--cv-folds", "0")
 
 
-def churn_train(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command and return what it printed and its exit code."""
+def surroundings(more: dict[str, str]) -> dict[str, str]:
+    """Give the environment without settings of whoever runs the tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CHURN_", "MODEL_PATH"))}
+    return {**kept, **more}
+
+
+def real_churn_train(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user does, and return what it printed and its exit code."""
     command = [sys.executable, "-m", "churn_mlops.models.train", *map(str, arguments)]
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("CHURN_", "MODEL_PATH"))}
-    root = str(Path(__file__).resolve().parent.parent)
-    return subprocess.run(
-        command, cwd=cwd, env={**env, "PYTHONPATH": root, **environment}, capture_output=True, text=True, check=False
-    )
+    env = surroundings({"PYTHONPATH": str(Path(__file__).resolve().parent.parent), **environment})
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+
+
+def churn_train(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Do the same in this process, which has the libraries loaded."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with (
+        contextlib.chdir(cwd),
+        mock.patch.dict(os.environ, surroundings(environment), clear=True),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as ended:
+            code = ended.code
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture
@@ -65,20 +87,20 @@ class TestTelco:
 
 class TestOutput:
     def test_sample_data_without_any_argument(self, tmp_path):
-        done = churn_train("--cv-folds", "0", cwd=tmp_path)
+        done = real_churn_train("--cv-folds", "0", cwd=tmp_path)
         assert done.returncode == 0
         assert ChurnModel.load(tmp_path / "models" / "churn-model.zip").n_rows_ == 4_000
         assert "roc_auc" in done.stdout
         assert f"churn-serve {Path('models', 'churn-model.zip')}" in done.stdout
 
     def test_json_stands_alone_on_standard_output(self, customers, tmp_path):
-        done = churn_train(customers, *QUICK, "--json", cwd=tmp_path)
+        done = real_churn_train(customers, *QUICK, "--json", cwd=tmp_path)
         result = json.loads(done.stdout)
         assert result["model_path"] == str(Path("models", "churn-model.zip"))
         assert "Saved to" in done.stderr
 
     def test_pipe_gets_no_progress(self, customers, tmp_path):
-        done = churn_train(customers, *QUICK, "--id-column", "customer_id", cwd=tmp_path)
+        done = real_churn_train(customers, *QUICK, "--id-column", "customer_id", cwd=tmp_path)
         assert done.stderr == ""
         assert "\x1b" not in done.stdout
 
@@ -87,7 +109,7 @@ class TestOutput:
         assert done.stdout.count("column 'customer_id'") == 1
 
     def test_running_the_module_gives_no_runtime_warning(self, tmp_path):
-        assert "RuntimeWarning" not in churn_train("--help", cwd=tmp_path).stderr
+        assert "RuntimeWarning" not in real_churn_train("--help", cwd=tmp_path).stderr
 
 
 class TestOptions:
@@ -259,7 +281,7 @@ class TestMistakes:
         assert message in printed.err
 
     def test_mistake_gives_no_traceback_in_a_real_process(self, tmp_path):
-        done = churn_train("nowhere.csv", cwd=tmp_path)
+        done = real_churn_train("nowhere.csv", cwd=tmp_path)
         assert (done.returncode, done.stderr) == (2, "churn-train: error: no such file: nowhere.csv\n")
 
     def test_parameter_mistake_is_found_before_the_file_is_read(self, tmp_path):

@@ -137,7 +137,8 @@ def make_venv(root: Path) -> None:
     (root / ".venv/bin").symlink_to(Path(sys.executable).parent)
     startup = root / ".venv/jupyter/ipython/profile_default/startup"
     startup.mkdir(parents=True)
-    (startup / "package.py").write_text(f"import sys\nsys.path.insert(0, {str(root)!r})\n")
+    package = f"import os, sys\nos.environ['PYTHONPATH'] = {str(root)!r}\nsys.path.insert(0, {str(root)!r})\n"
+    (startup / "package.py").write_text(package)
     for stamp in (".made", ".with-lab"):
         (root / ".venv" / stamp).touch()
 
