@@ -135,6 +135,11 @@ def test_reference_has_every_option_setting_and_path(site: Path) -> None:
 COMMANDS = {"churn-train": "models.train", "churn-evaluate": "models.evaluate", "churn-serve": "serving.command"}
 
 
+def test_overloaded_function_is_shown_once(site: Path) -> None:
+    text = (site / "data" / "sample.html").read_text(encoding="utf-8")
+    assert len(re.findall(r'<h\d[^>]* id="generate_sample_data', text)) == 1
+
+
 def test_formulas_need_no_script(site: Path) -> None:
     text = (site / "models" / "evaluation.html").read_text(encoding="utf-8")
     assert "<math" in text

@@ -13,7 +13,17 @@ FORMULA = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</
 KATEX = re.compile(r"<(?:link|script)\b[^>]*cdn\.jsdelivr\.net/npm/katex[^>]*>(?:</script>)?")
 TOGGLE = re.compile(r'<a([^>]*data-bs-toggle="collapse"[^>]*) role="navigation"([^>]*)>(.*?)</a>', re.DOTALL)
 DATAFRAME = re.compile(r'<table[^>]*class="dataframe".*?</table>', re.DOTALL)
-FETCH = 'const r = await fetch(offset + "search.json");\n      index = await r.json();'
+OUTPUT = re.compile(r'(<div class="cell-output[^>]*>\s*<pre)(><code>)(.*?)(</code></pre>)', re.DOTALL)
+DESCRIBED = re.compile(
+    r'<table class="([^"]*)">(?=\s*<thead>\s*<tr>(?:\s*<th>[^<]*</th>){2}\s*<th>meaning</th>\s*</tr>)'
+)
+BEHAVIOUR = {  # what smalldocs.js does, and what it should do
+    'const r = await fetch(offset + "search.json");\n      index = await r.json();': (
+        "index = await window.loadSearchIndex(offset);"
+    ),
+    # The link beside a heading would be read as a part of its name; the table of contents has the same links.
+    'a.setAttribute("aria-label", "Anchor");': 'a.setAttribute("aria-hidden", "true"); a.tabIndex = -1;',
+}
 NAMED = {  # what has no name for a reader who does not see the page: where, and what is added
     '<nav class="navbar': 'aria-label="Site"',
     '<nav class="quarto-secondary-nav"': 'aria-label="Section"',
@@ -42,10 +52,20 @@ def named(tag: re.Match[str], name: str) -> str:
     return f"{start} {name} {rest}"
 
 
+def output(found: re.Match[str]) -> str:
+    """Let the lines of an output break where they are sentences: one line, or longer than a table is shown."""
+    longest = max(map(len, html.unescape(found[3]).splitlines()), default=0)
+    if "\n" in found[3].strip() and longest <= 100:
+        return found[0]
+    return f'{found[1]} class="sentence"{found[2]}{found[3]}{found[4]}'
+
+
 def finish_page(text: str, script: str, generated: bool) -> str:
     """Finish one page; a page made from the source has nothing that could be edited."""
     text = FORMULA.sub(formula, KATEX.sub("", text))
     text = TOGGLE.sub(r'<button type="button"\1\2>\3</button>', text)
+    text = OUTPUT.sub(output, text)
+    text = DESCRIBED.sub(r'<table class="\1 described">', text).replace('<table border="1" ', "<table ")
     text = DATAFRAME.sub(lambda table: f'<div class="sd-table">{table[0]}</div>', text)
     for start, name in NAMED.items():
         tag, _, mark = start.partition(" ")
@@ -62,9 +82,11 @@ def finish_site(site: Path, sources: Path) -> None:
     index = (site / "search.json").read_text(encoding="utf-8")
     (libs / "search-index.js").write_text(f"window.siteSearchIndex = {index};\n", encoding="utf-8")
     behaviour = (libs / "smalldocs.js").read_text(encoding="utf-8")
-    if FETCH not in behaviour:
-        raise SystemExit("smalldocs.js fetches its search index in another way: adapt tools/finish_site.py")
-    (libs / "smalldocs.js").write_text(behaviour.replace(FETCH, "index = await window.loadSearchIndex(offset);"))
+    for known, instead in BEHAVIOUR.items():
+        if known not in behaviour:
+            raise SystemExit(f"smalldocs.js has no `{known}` any more: adapt tools/finish_site.py")
+        behaviour = behaviour.replace(known, instead)
+    (libs / "smalldocs.js").write_text(behaviour, encoding="utf-8")
     for style in (libs / "themes").rglob("*.css"):  # their fonts come from another host
         style.write_text(re.sub(r"@import\s+url\([^)]*\);?", "", style.read_text(encoding="utf-8")), encoding="utf-8")
     written = {path.relative_to(sources).with_suffix("").as_posix() for path in sources.rglob("*.*")}

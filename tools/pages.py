@@ -12,6 +12,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -401,6 +402,16 @@ def linked(markdown: str, terms: dict[str, str], to_glossary: str, done: set[str
     return markdown
 
 
+def shown_once(cells: list[dict]) -> list[dict]:
+    """Leave out what nbdev displays of the overloads of a function: its definition follows."""
+    kept = []
+    for cell, following in pairwise([*cells, {"source": ""}]):
+        shown = SHOWN.search("".join(cell["source"]))
+        if shown is None or "".join(following["source"]) != "".join(cell["source"]):
+            kept.append(cell)
+    return kept
+
+
 def finish_notebooks(cache: Path) -> None:
     """Rewrite what nbdev displayed of functions and classes, and link the glossary."""
     terms = glossary_terms(cache / "glossary.md")
@@ -409,6 +420,7 @@ def finish_notebooks(cache: Path) -> None:
         module = PACKAGE / relative.with_suffix(".py")
         notebook, done = json.loads(path.read_text(encoding="utf-8")), set()
         to_glossary = "../" * (len(relative.parts) - 1) + "glossary.md"
+        notebook["cells"] = shown_once(notebook["cells"])
         for cell in notebook["cells"]:
             source = "".join(cell["source"])
             shown = SHOWN.search(source)

@@ -137,7 +137,7 @@ class NumericEncoder:
         numbers = self.read(column)
         seen = numbers[np.isfinite(numbers)]
         self.median = float(np.median(seen))
-        self.example = self.median
+        self.example = float(f"{self.median:.12g}")
         self.minimum, self.maximum = float(seen.min()), float(seen.max())
         self.mean = float(seen.mean())
         self.scale = float(seen.std()) or 1.0

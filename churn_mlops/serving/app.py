@@ -177,32 +177,32 @@ class _DirectRoute(APIRoute):
 _router, _direct_router = APIRouter(), APIRouter(route_class=_DirectRoute)
 
 # %% ../../nbs/serving/app.ipynb #fd83a934
-@_router.get("/")
+@_router.get("/", tags=["server"], summary="What is running")
 async def about() -> About:
     """Say what is running here."""
     return About()
 
 
-@_router.get("/health")
+@_router.get("/health", tags=["server"], summary="Is the server alive")
 async def health() -> Health:
     """Say that the server is alive, also without a model."""
     return Health(timestamp=datetime.now(UTC).isoformat())
 
 
-@_router.get("/ready", responses=_NO_MODEL)
+@_router.get("/ready", tags=["server"], summary="Can it predict", responses=_NO_MODEL)
 async def ready(request: Request) -> Ready:
     """Say that the model has made a prediction, and whether a newer file could not be taken up."""
     served = await _served(request)
     return Ready(digest=served.digest, loaded_at=served.loaded_at, reload_error=request.app.state.model.reload_error)
 
 
-@_router.get("/metrics", response_class=PlainTextResponse)
+@_router.get("/metrics", tags=["server"], summary="Counts and times", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Show what the server has counted, in Prometheus' text format."""
     return Response(request.app.state.metrics.text(), media_type="text/plain; version=1.0.0; charset=utf-8")
 
 
-@_router.get("/model/info", responses=_NO_MODEL)
+@_router.get("/model/info", tags=["model"], summary="About the model", responses=_NO_MODEL)
 async def model_info(request: Request) -> ModelInfo:
     """Describe the model."""
     served = await _served(request)
@@ -220,21 +220,25 @@ async def model_info(request: Request) -> ModelInfo:
     )
 
 # %% ../../nbs/serving/app.ipynb #b5563e75
-@_direct_router.post("/predict", response_model=Answer, responses=_REFUSED)
+@_direct_router.post(
+    "/predict", tags=["predictions"], summary="One customer", response_model=Answer, responses=_REFUSED
+)
 async def predict_customer(request: Request) -> Response:
     """Predict one customer: the model's raw columns, with null for what is not known."""
     served, body = await _served(request), await request.body()
     return _json(await _compute(_predict_one, body, served, request.app.state.metrics, body))
 
 
-@_direct_router.post("/predict/batch", response_model=BatchAnswer, responses=_REFUSED)
+@_direct_router.post(
+    "/predict/batch", tags=["predictions"], summary="Many customers", response_model=BatchAnswer, responses=_REFUSED
+)
 async def predict_customers(request: Request) -> Response:
     """Predict many customers; the answers are in their order."""
     served, body = await _served(request), await request.body()
     return _json(await _compute(_predict_many, body, served, request.app.state.metrics, body))
 
 
-@_router.post("/explain", responses=_REFUSED)
+@_router.post("/explain", tags=["predictions"], summary="One customer, with reasons", responses=_REFUSED)
 async def explain_customer(
     request: Request, top: Annotated[int, Query(ge=1, le=100, description="How many reasons, at most.")] = 3
 ) -> ExplainedAnswer:

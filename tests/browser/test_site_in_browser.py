@@ -112,6 +112,21 @@ def test_search_leads_to_the_name(window: Window, home: str, name: str) -> None:
     expect(target).to_be_in_viewport()
 
 
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_search_results_can_be_read(window: Window, home: str, mode: Mode) -> None:
+    window.prefer(mode)
+    window.page.goto(home)
+    window.page.get_by_role("searchbox", name="Search").fill("generate_sample_data")
+    window.page.locator(".search-result-text").first.wait_for()
+    assert window.violations(mode) == []
+
+
+def test_name_of_a_heading_is_its_text(window: Window, home: str) -> None:
+    window.page.goto(home)
+    window.page.locator(".anchorjs-link").first.wait_for(state="attached")
+    expect(window.page.get_by_role("heading", name="In Python", exact=True)).to_be_visible()
+
+
 def test_search_says_when_there_is_nothing(window: Window, home: str) -> None:
     window.page.goto(home)
     window.page.get_by_role("searchbox", name="Search").fill("zzzzqqqq")
