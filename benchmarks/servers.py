@@ -239,27 +239,30 @@ async def over_all(url: str, body: bytes, connections: int, seconds: float) -> d
     return figures | {"p50": 1e3 * hundredths[49], "p99": 1e3 * hundredths[98]}
 
 
-def processor_seconds(group: int) -> float:
-    """Add up what the processes of a group have used; 0 where the system does not tell."""
-    ticks = 0
+def processor_seconds(pid: int) -> float:
+    """Add up what a process and those that it started have used; 0 where the system does not tell."""
+    parents, ticks = {}, {}
     for file in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # one that ended meanwhile
-            fields = file.read_text().rpartition(")")[2].split()
-            if int(fields[2]) == group:
-                ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+            number, fields = int(file.parent.name), file.read_text().rpartition(")")[2].split()
+            parents[number], ticks[number] = int(fields[1]), int(fields[11]) + int(fields[12])
+    family, found = set(), {pid}
+    while found:
+        family |= found
+        found = {child for child, parent in parents.items() if parent in found}
+    return sum(ticks.get(each, 0) for each in family) / os.sysconf("SC_CLK_TCK")
 
 
-def drive(url: str, body: bytes, connections: int, seconds: float, folder: Path, group: int) -> dict[str, float]:
+def drive(url: str, body: bytes, connections: int, seconds: float, folder: Path, pid: int) -> dict[str, float]:
     """Send requests for some seconds; return those answered in a second, and waiting and processor time in ms."""
-    before = processor_seconds(group)
+    before = processor_seconds(pid)
     if shutil.which("wrk"):
         figures = drive_with_wrk(url, body, connections, seconds, folder)
     else:
         figures = asyncio.run(over_all(url, body, connections, seconds))
     if figures["failed"]:
         raise RuntimeError(f"{figures['failed']:.0f} of {figures['requests']:.0f} requests failed")
-    used = 1e3 * (processor_seconds(group) - before) / figures["requests"]
+    used = 1e3 * (processor_seconds(pid) - before) / figures["requests"]
     return {"rate": figures["requests"] / figures["seconds"], "p50": figures["p50"], "p99": figures["p99"], "cpu": used}
 
 
@@ -301,10 +304,10 @@ def main(
         for title, server in servers(X, y, folder).items():
             if only and not any(each.lower() in title.lower() for each in only):
                 continue
-            with running(server, folder) as url:
-                drive(url, server.body, 4, min(2, seconds), folder)  # caches fill, threads start
-                figures[title] = {n: drive(url, server.body, n, seconds, folder) for n in connections or (1, 16)}
-            rates = ", ".join(f"{each['per_second']:,.0f}/s over {n}" for n, each in figures[title].items())
+            with running(server, folder) as (url, pid):
+                drive(url, server.body, 4, min(2, seconds), folder, pid)  # caches fill, threads start
+                figures[title] = {n: drive(url, server.body, n, seconds, folder, pid) for n in connections or (1, 16)}
+            rates = ", ".join(f"{each['rate']:,.0f}/s over {n}" for n, each in figures[title].items())
             print(f"{title}: {rates}", file=sys.stderr)
     names, rows = as_table(figures)
     known = [name for name in LIBRARIES if find_spec(name.replace("scikit-learn", "sklearn"))]
