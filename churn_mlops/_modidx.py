@@ -993,6 +993,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'churn_mlops/models/train.py'),
                                           'churn_mlops.models.train.print_notes': ( 'models/train.html#print_notes',
                                                                                     'churn_mlops/models/train.py'),
+                                          'churn_mlops.models.train.run_command': ( 'models/train.html#run_command',
+                                                                                    'churn_mlops/models/train.py'),
                                           'churn_mlops.models.train.run_training': ( 'models/train.html#run_training',
                                                                                      'churn_mlops/models/train.py'),
                                           'churn_mlops.models.train.train_command': ( 'models/train.html#train_command',

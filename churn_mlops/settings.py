@@ -79,7 +79,7 @@ class DataSettings(_Section):
     target: _Text = Field(default="churn", description="The column that says who churned. The name of a column.")
     id_column: _OptionalText = Field(
         default=None,
-        description="The column that identifies a customer; it is no feature. The name of a column, or empty: none.",
+        description="The column that identifies a customer; it is not a feature. The name of a column, or empty: none.",
     )
     positive: _OptionalText = Field(
         default=None,
@@ -102,12 +102,12 @@ class SplitSettings(_Section):
     seed: _Seed = Field(default=42, description="The seed of the random split. A whole number from 0 to 4294967295.")
     time_column: _OptionalText = Field(
         default=None,
-        description="Split by this column, the newest customers being the test; it is no feature. "
+        description="Split by this column, the newest customers being the test; it is not a feature. "
         "The name of a column, or empty: at random.",
     )
     group_column: _OptionalText = Field(
         default=None,
-        description="Keep rows with the same value in this column on one side of the split; it is no feature. "
+        description="Keep rows with the same value in this column on one side of the split; it is not a feature. "
         "The name of a column, or empty: none.",
     )
 

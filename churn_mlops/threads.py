@@ -62,7 +62,7 @@ def limit_threads(cores: int | None = None, *, library: str | None = None) -> It
 
 # %% ../nbs/threads.ipynb #b26deb3e
 def cores_for(n_rows: int) -> int:
-    """Tell on how many cores so many customers are worth to be worked on.
+    """Tell how many cores are worth using for a number of customers.
 
     Parameters
     ----------

@@ -352,6 +352,18 @@ def test_signature_is_the_one_of_the_source(tool, source: str, shown: str) -> No
     assert tool("reference").written(ast.parse(source).body[0]) == shown
 
 
+def test_class_with_a_private_base_has_its_own_words_and_public_types(tool, tmp_path: Path) -> None:
+    file = tmp_path / "shapes.py"
+    file.write_text(
+        "_Text = Annotated[str | None, BeforeValidator(clean)]\n"
+        'class _Base:\n    """For all."""\n    x: _Text\n'
+        'class Shape(_Base):\n    """For one."""\n    y: dict[str, _Text]\n'
+    )
+    shape = tool("reference").module(file)["Shape"]
+    assert ast.get_docstring(shape) == "For one."
+    assert tool("reference").fields(shape) == [("x", "str | None", ""), ("y", "dict[str, str | None]", "")]
+
+
 @pytest.mark.parametrize(
     ("text", "made"),
     [

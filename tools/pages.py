@@ -225,7 +225,12 @@ def settings_page() -> str:
             f"As environment variables: `CHURN_{section.upper()}__{next(iter(keys)).upper()}` and so on."
         )
         text.append(markdown_table(["key", "default", "meaning"], rows))
-    text.append("The variable `MODEL_PATH` is a short name for `CHURN_SERVING__MODEL_PATH`.")
+    text.append(
+        "## Variables without a key {#variables}\n\n`MODEL_PATH` is a short name for `CHURN_SERVING__MODEL_PATH`. "
+        "`CHURN_API_KEY` is the key that [the server asks for](../serving/limits.ipynb); a secret has no place in a "
+        "file. `CHURN_THREADS` is how many cores [may be used](../threads.ipynb). `NUMBA_CACHE_DIR` is where "
+        "[machine code](../models/tree_walks.ipynb) is kept."
+    )
     return "\n\n".join(text) + "\n"
 
 

@@ -4,6 +4,7 @@ import ast
 import re
 import textwrap
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -83,10 +84,26 @@ def public_names(file: Path) -> list[Name]:
 
 
 def class_body(node: ast.ClassDef, module: dict[str, ast.stmt]) -> list[ast.stmt]:
-    """Read what a class defines, after what it has from the private bases of its module."""
+    """Read what a class defines: its docstring, what it has from the private bases of its module, and the rest."""
     bases = [module.get(base.id) for base in node.bases if isinstance(base, ast.Name) and base.id.startswith("_")]
     inherited = [class_body(base, module) for base in bases if isinstance(base, ast.ClassDef)]
-    return [*(each for body in inherited for each in body), *node.body]
+    own = 1 if docstring(node) else 0
+    return [*node.body[:own], *(each for body in inherited for each in body), *node.body[own:]]
+
+
+def public_type(node: ast.expr, module: dict[str, ast.stmt]) -> ast.expr:
+    """Write out what a private name of the module stands for in a type, without the checks of `Annotated`."""
+
+    class WriteOut(ast.NodeTransformer):
+        def visit_Name(self, name: ast.Name) -> ast.AST:
+            stands_for = module.get(name.id) if name.id.startswith("_") else None
+            return self.visit(stands_for.value) if isinstance(stands_for, ast.Assign) else name
+
+        def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+            is_checked = text(node.value) == "Annotated" and isinstance(node.slice, ast.Tuple)
+            return self.visit(node.slice.elts[0]) if is_checked else self.generic_visit(node)
+
+    return WriteOut().visit(node)
 
 
 def members(node: ast.ClassDef) -> list[tuple[str, Function]]:
@@ -118,6 +135,9 @@ def module(file: Path) -> dict[str, ast.stmt]:
         if isinstance(node, ast.ClassDef):
             node.body = class_body(node, found)
             node.bases = [base for base in node.bases if not text(base).startswith("_")]
+            for each in node.body:
+                if isinstance(each, ast.AnnAssign):
+                    each.annotation = public_type(deepcopy(each.annotation), found)
     return found
 
 

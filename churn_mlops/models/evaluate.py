@@ -25,7 +25,14 @@ from ..data.loading import load_table
 from .churn_model import ChurnModel
 from .evaluation import evaluation_table
 from .report import check_report_folder, evaluate_report
-from .train import make_economics, metrics_table, one_line_errors, prepare_customers, print_notes
+from churn_mlops.models.train import (
+    make_economics,
+    metrics_table,
+    one_line_errors,
+    prepare_customers,
+    print_notes,
+    run_command,
+)
 from ..settings import DataSettings, Settings, SplitSettings, load_settings
 
 # %% ../../nbs/models/evaluate.ipynb #53a0b033
@@ -221,9 +228,7 @@ def evaluate_command(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``churn-evaluate``; ``argv`` are its arguments, those of the process by default."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(evaluate_command)
-    app(args=None if argv is None else list(argv), prog_name="churn-evaluate")
+    run_command("churn-evaluate", evaluate_command, argv)
 
 # %% ../../nbs/models/evaluate.ipynb #ee507a16
 if __name__ == "__main__" and __spec__ is not None:

@@ -595,20 +595,27 @@ def one_line_errors(command: str) -> Iterator[None]:
         typer.echo(f"{command}: stopped; nothing was changed", err=True)
         raise typer.Exit(130) from None
 
+
+def run_command(name: str, command: Callable[..., None], argv: Sequence[str] | None) -> None:
+    """Run a function as a command of one name, with arguments or those of the process."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(command)
+    app(args=None if argv is None else list(argv), prog_name=name)
+
 # %% ../../nbs/models/train.ipynb #a19c84f4
 def train_command(
     data: Annotated[
         Path | None, typer.Argument(help="A CSV or Parquet file of customers. Without it: sample data.")
     ] = None,
     target: Annotated[str | None, typer.Option(help="The column that says who churned.")] = None,
-    id_column: Annotated[str | None, typer.Option(help="The column that identifies a customer; no feature.")] = None,
+    id_column: Annotated[str | None, typer.Option(help="The column that identifies a customer; not a feature.")] = None,
     positive: Annotated[str | None, typer.Option(help="The label of the target that means churn.")] = None,
     model_type: Annotated[str | None, typer.Option(help=f"One of {', '.join(MODEL_TYPES)}.")] = None,
     param: Annotated[list[str] | None, typer.Option(help="A model parameter, name=value; repeatable.")] = None,
     test_size: Annotated[float | None, typer.Option(help="The share of customers to test on.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the split and of the model.")] = None,
     cv_folds: Annotated[int | None, typer.Option(help="Folds of the cross-validation; 0 for none.")] = None,
-    threshold: Annotated[str | None, typer.Option(help="From which probability on: a number, or profit.")] = None,
+    threshold: Annotated[str | None, typer.Option(help="The probability that predicts churn, or profit.")] = None,
     output: Annotated[Path | None, typer.Option(help="The model file to write.")] = None,
     report: Annotated[Path | None, typer.Option(help="A folder for a report: report.html and metrics.csv.")] = None,
     retention: Annotated[
@@ -648,9 +655,7 @@ def train_command(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``churn-train``; ``argv`` are its arguments, those of the process by default."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(train_command)
-    app(args=None if argv is None else list(argv), prog_name="churn-train")
+    run_command("churn-train", train_command, argv)
 
 # %% ../../nbs/models/train.ipynb #f0dfb9c6
 if __name__ == "__main__" and __spec__ is not None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..models.train import one_line_errors
+from ..models.train import one_line_errors, run_command
 from .extra import require_api
 from ..settings import Settings, load_settings
 
@@ -135,6 +135,7 @@ def serve_command(
     """Answer over HTTP with a model that churn-train saved, until Ctrl-C.
 
     What is not given as an option comes from the environment, settings.ini or a default.
+    Set the environment variable CHURN_API_KEY to demand a key with each request.
     The signal SIGHUP makes the server take up a new model file without a pause.
     """
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
@@ -152,9 +153,7 @@ def serve_command(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``churn-serve``; ``argv`` are its arguments, those of the process by default."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(serve_command)
-    app(args=None if argv is None else list(argv), prog_name="churn-serve")
+    run_command("churn-serve", serve_command, argv)
 
 # %% ../../nbs/serving/command.ipynb #f3c13ae8
 if __name__ == "__main__" and __spec__ is not None:
