@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import notebooks
@@ -151,6 +153,17 @@ class TestWhatIsKept:
         kept = notebooks.kept(path)
         assert kept is not None
         assert kept.outputs == {CELL: text("kept")}
+
+    def test_it_serves_in_every_process(self, path: Path) -> None:
+        code = f"""
+import sys, pathlib, fastcore.all
+sys.path.insert(0, {str(Path(notebooks.__file__).parent)!r})
+import notebooks
+notebooks.ROOT = pathlib.Path({str(notebooks.ROOT)!r})
+print(notebooks.fingerprint(notebooks.ROOT / "nbs" / "part.ipynb"))
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == notebooks.fingerprint(path)
 
     def test_it_serves_when_prose_has_changed(self, path: Path) -> None:
         write(path, text("2"), prose="# Part\n\n> Another text.")

@@ -129,7 +129,7 @@ def fingerprint(path: Path) -> str:
     """Digest what the outputs of a notebook depend on: its code, the package, the environment; not its prose."""
     code = [(cell["id"], cell["source"]) for cell in read(path)["cells"] if cell["cell_type"] == "code"]
     nbdev = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["nbdev"]
-    digest = hashlib.sha256(repr((path.relative_to(ROOT), code, nbdev, _environment())).encode())
+    digest = hashlib.sha256(repr((path.relative_to(ROOT).as_posix(), code, nbdev, _environment())).encode())
     package = [module for module in (ROOT / "churn_mlops").rglob("*.py") if module.name != "_modidx.py"]
     for file in [*sorted(package), ROOT / "settings.ini"]:
         digest.update(f"{file.relative_to(ROOT)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
