@@ -43,11 +43,6 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> Notebook |
     return None
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Start one process more than there are processors: with browsers and servers much of a test is waiting."""
-    return (os.cpu_count() or 1) + 1
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes long in one piece, the browsers, and end with the notebooks, large ones first.
 
