@@ -114,7 +114,7 @@ def entry(name: Name) -> str:
     ]
     if hasattr(node, "bases"):
         known = fields(node)
-        if known and "Parameters\n---" not in docstring(node):
+        if known and not re.search(r"^(Parameters|Attributes)\n---", docstring(node), re.MULTILINE):
             rows = [[f"`{field}`", f"`{kind}`", meaning] for field, kind, meaning in known]
             lines.append(markdown_table(["field", "type", "meaning"], rows))
         lines += [method(f"{anchor(name)}.{each}", body, name.file) for each, body in members(node) if docstring(body)]
