@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import notebooks
 import pytest
@@ -83,6 +84,15 @@ def pytest_make_collect_report() -> Iterator[None]:
 def array_api(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let scikit-learn run its array API check, which it skips without this variable."""
     monkeypatch.setenv("SCIPY_ARRAY_API", "1")
+
+
+@pytest.fixture(scope="module")
+def few_draws() -> Iterator[None]:
+    """Draw 25 times instead of 200 where a report says how sure its figures are: quick, and as sure as a test needs."""
+    from churn_mlops.models.evaluation import error_margins
+
+    with mock.patch.object(error_margins, "__defaults__", (25, 0)):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from churn_mlops.models import ChurnModel, evaluate_report
 from churn_mlops.models.evaluate import main
 from churn_mlops.models.evaluation import evaluate_predictions
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.usefixtures("few_draws")]
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ HOSTILE = '<script>alert("x")</script>'
 OUTCOMES = st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), min_size=1, max_size=60)
 PIXEL_FREE = {"img", "script", "link", "iframe", "object", "embed", "base", "form", "audio", "video", "source"}
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.usefixtures("few_draws")]
 
 
 class Reader(HTMLParser):
