@@ -66,7 +66,7 @@ def main() -> None:
     refresh_quarto_yml()
     _build_modidx()
     nbdev_sidebar.__wrapped__()
-    cache = proc_nbs(get_config().nbs_path if committed else executed(), force=True)
+    cache = proc_nbs(get_config().nbs_path if committed else executed(), force=True, n_workers=0)
     if not get_config().doc_host:
         without_address(cache)
     made = build(cache, quiet=True)
