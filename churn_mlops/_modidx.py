@@ -391,6 +391,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'churn_mlops/models/description.py'),
                                                 'churn_mlops.models.description._for_prediction': ( 'models/description.html#_for_prediction',
                                                                                                     'churn_mlops/models/description.py'),
+                                                'churn_mlops.models.description._no_garbage_collection': ( 'models/description.html#_no_garbage_collection',
+                                                                                                           'churn_mlops/models/description.py'),
                                                 'churn_mlops.models.description._normalise': ( 'models/description.html#_normalise',
                                                                                                'churn_mlops/models/description.py'),
                                                 'churn_mlops.models.description._type_name': ( 'models/description.html#_type_name',

@@ -6,12 +6,14 @@
 __all__ = ['TRUSTED_TYPES', 'refused_types', 'describe', 'build']
 
 # %% ../../nbs/models/description.ipynb #d954d0ff
+import gc
 import io
 import json
 import math
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -241,6 +243,18 @@ def _check_arrays(schema: _Node, members: Mapping[str, bytes]) -> None:
     for name in names:
         _check_array(members[name])
 
+# %% ../../nbs/models/description.ipynb #ff626a64
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Let the garbage collector wait while a block runs."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
 # %% ../../nbs/models/description.ipynb #0e896e66
 def build(members: Mapping[str, bytes]) -> dict[str, Any]:
     """Make objects from a description, without running anything that it says.
@@ -271,7 +285,7 @@ def build(members: Mapping[str, bytes]) -> dict[str, Any]:
     with zipfile.ZipFile(archive, "w") as zipped:
         for name, data in members.items():
             zipped.writestr(name, data)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _no_garbage_collection():
         warnings.simplefilter("ignore", InconsistentVersionWarning)  # the versions are in the manifest
         objects = skops.io.loads(archive.getvalue(), trusted=named)
     if type(objects) is not dict:
