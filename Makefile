@@ -17,6 +17,9 @@ JUPYTER_ENV := JUPYTER_CONFIG_DIR=$(CURDIR)/$(VENV)/jupyter/config JUPYTER_DATA_
 # What another environment leaves behind must not reach this one.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV JUPYTER_PATH
 
+# The Telco customers, where their file lies beside the clone; a tutorial and some tests use them.
+export CHURN_TELCO_CSV ?= $(abspath $(wildcard ../shared/data/telco.csv))
+
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help train test browser docs docs-serve fresh readme lab serve bench export build clean

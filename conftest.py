@@ -28,7 +28,10 @@ class NotebookRun(pytest.Item):
 
     def runtest(self) -> None:
         result = notebooks.run(self.path)
-        stale = notebooks.stale(self.path, result.outputs)
+        lacks_data = notebooks.lacks_data(self.path)
+        if lacks_data and IN_CI:
+            pytest.fail("the file that it shows is not here: the variable after `#| data:` must name it", pytrace=False)
+        stale = {} if lacks_data else notebooks.stale(self.path, result.outputs)
         if result.failure or stale:
             pytest.fail(result.failure or "\n".join([*stale.values(), "`make fresh` writes them anew"]), pytrace=False)
 

@@ -106,6 +106,16 @@ def test_a_cell_may_say_that_its_numbers_vary(project: Path) -> None:
     assert change(project, text("took 3.1 ms"), text("took 3.1 hours"), source) != ""
 
 
+def test_a_notebook_lacks_data_where_the_variable_it_names_is_not_set(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(project / "nbs" / "part.ipynb", text("2"), "#| data: CHURN_SOME_FILE\n" + SOURCE)
+    monkeypatch.setenv("CHURN_SOME_FILE", "here.csv")
+    assert not notebooks.lacks_data(path)
+    monkeypatch.delenv("CHURN_SOME_FILE")
+    assert notebooks.lacks_data(path)
+
+
 def test_tables_are_compared_by_their_text(project: Path) -> None:
     old = text("<style>td {width: 1px}</style><td id='a1'>churn</td>", "text/html")
     assert change(project, old, text("<td id='b2'>churn</td>", "text/html")) == ""

@@ -3,7 +3,9 @@
     python tools/notebooks.py [notebook ...]      write the outputs that are stale into the notebooks (`make fresh`)
 
 A cell that shows times or sizes of its own run opens with `#| numbers: vary`: its words are compared, its numbers and
-pictures are not. Everywhere else a number may differ by a thousandth, or by one in its last decimal place.
+pictures are not. Everywhere else a number may differ by a thousandth, or by one in its last decimal place. A notebook
+whose figures come from a file that not everybody has says which variable holds its path, as `#| data: CHURN_TELCO_CSV`:
+where that is not set its cells must run, but its outputs stay as they are.
 """
 
 import base64
@@ -173,6 +175,12 @@ def kept(path: Path) -> Run | None:
     return Run({cell["id"]: cell["outputs"] for cell in copy["cells"] if cell["cell_type"] == "code"}, content=content)
 
 
+def lacks_data(path: Path) -> bool:
+    """Tell whether a notebook's outputs come from a file that is not here."""
+    text = "\n".join("".join(cell["source"]) for cell in read(path)["cells"] if cell["cell_type"] == "code")
+    return any(not os.environ.get(name) for name in re.findall(r"^#\| data: (\w+)$", text, re.MULTILINE))
+
+
 def runs(paths: Iterable[Path]) -> dict[Path, Run]:
     """Execute the notebooks that changed, as many at a time as there are processors; end where one fails."""
     found = {path: kept(path) for path in paths}
@@ -189,7 +197,7 @@ def runs(paths: Iterable[Path]) -> dict[Path, Run]:
 
 def executed() -> Path:
     """Give a copy of nbs/ whose notebooks hold what they show now; only those that changed are executed."""
-    results = runs(all_notebooks())
+    results = runs(path for path in all_notebooks() if not lacks_data(path))
     wanted = set()
     for path in sorted((ROOT / "nbs").rglob("*")):
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(ROOT).parts):
@@ -322,7 +330,7 @@ def main(names: list[str]) -> None:
     from fastcore.nbio import write_nb
 
     paths = [Path(name).resolve() for name in names] or all_notebooks()
-    for path, result in runs(paths).items():
+    for path, result in runs(path for path in paths if not lacks_data(path)).items():
         cells = stale(path, result.outputs)
         if cells:
             print(*cells.values(), sep="\n")
