@@ -4,7 +4,6 @@ import csv
 import gzip
 import importlib.util
 import io
-import os
 import time
 from pathlib import Path
 
@@ -44,17 +43,6 @@ NUMERIC = ["tenure", "monthly_charges", "total_charges"]
 def sample() -> tuple[pd.DataFrame, pd.Series]:
     """Make customers with their true churn probability."""
     return generate_sample_data(20_000, return_probability=True)
-
-
-@pytest.fixture(scope="module")
-def telco() -> Path:
-    """Find the Telco file; its absence is a failure in CI and a skip elsewhere."""
-    default = Path(__file__).parents[2] / "shared" / "data" / "telco.csv"
-    path = Path(os.environ.get("CHURN_TELCO_CSV", default))
-    if not path.is_file():
-        reason = f"no Telco data at {path}; set CHURN_TELCO_CSV"
-        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
-    return path
 
 
 class TestSampleData:
