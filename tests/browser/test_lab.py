@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
+from window import launch
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = sorted(
@@ -28,6 +29,10 @@ EDITED, MODULE = "nbs/features/derived.ipynb", "churn_mlops/features/derived.py"
 RUN = CHAPTERS if os.environ.get("CHAPTERS") == "all" else QUICK  # all of them take minutes: `make browser`
 
 # The commands are those behind the menus; each of them tells when it is done, which a menu does not.
+LATE = """() => new Promise((_, fail) => setTimeout(() => {
+    const asked = [...document.querySelectorAll(".jp-Dialog")].map(dialog => dialog.innerText);
+    fail(new Error(`not done after 300 s; open dialogs: ${JSON.stringify(asked)}`));
+}, 300_000))"""
 OPEN = """async path => {
     const opened = await jupyterapp.commands.execute("docmanager:open", {path});
     await opened.context.ready;
@@ -48,6 +53,12 @@ ASK = """async code => {
     asked.onIOPub = message => { printed += message.content.text ?? ""; };
     await asked.done;
     return printed;
+}"""
+NOTE_SAVE = """() => {
+    window.saved = new Promise((done, fail) => opened.context.saveState.connect((_, state) => {
+        if (state.startsWith("completed")) done();
+        if (state === "failed") fail(new Error("not saved"));
+    }));
 }"""
 SAVE_AND_CLOSE = """async () => {
     await opened.context.save();
@@ -88,8 +99,7 @@ class Lab:
 
     def do(self, function: str, argument: str = "") -> Any:
         """Call a function in the page and return what it returns; it must be done in five minutes."""
-        late = "new Promise((_, fail) => setTimeout(() => fail(new Error('not done after 300 s')), 300_000))"
-        return self.page.evaluate(f"argument => Promise.race([({function})(argument), {late}])", argument)
+        return self.page.evaluate(f"argument => Promise.race([({function})(argument), ({LATE})()])", argument)
 
     def open(self, path: str) -> None:
         """Open a notebook and wait for its kernel."""
@@ -103,11 +113,11 @@ class Lab:
         """Save and close the opened notebook, and end its kernel."""
         self.do(SAVE_AND_CLOSE)
 
-    def press_save(self, path: str) -> None:
-        """Press Ctrl + S and wait until the file is written."""
-        with self.page.expect_response(lambda r: r.request.method == "PUT" and f"/api/contents/{path}" in r.url) as put:
-            self.page.keyboard.press("Control+s")
-        assert put.value.ok
+    def press_save(self) -> None:
+        """Press Ctrl + S and wait until JupyterLab knows that the file is written; a save before that is a conflict."""
+        self.do(NOTE_SAVE)
+        self.page.keyboard.press("Control+s")
+        self.do("() => saved")
 
     def answer(self, code: str) -> str:
         """Let the kernel of the opened notebook run code and return what it prints."""
@@ -201,9 +211,7 @@ def server(clean_copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture(scope="module")
 def lab(server: Server) -> Iterator[Lab]:
     """Open what `make lab` opens."""
-    flags = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+    with launch() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.set_default_timeout(60_000)
         requests: list[str] = []
@@ -211,7 +219,6 @@ def lab(server: Server) -> Iterator[Lab]:
         page.goto(server.url)
         page.locator(".jp-NotebookPanel").wait_for()
         yield Lab(page, server, requests)
-        browser.close()
 
 
 @pytest.fixture
@@ -272,7 +279,7 @@ def test_saving_what_has_not_changed_leaves_the_package_as_it_was(lab: Lab, clea
 
 def test_an_edited_function_is_in_the_package_after_saving(edited: Lab) -> None:
     insert(edited, "return derived", 'derived["is_new"] = tenure < 3\n    ')
-    edited.press_save(EDITED)
+    edited.press_save()
     code = """
 from churn_mlops.data import generate_sample_data
 from churn_mlops.features import create_derived_features
@@ -285,7 +292,7 @@ print(customers["is_new"].equals(customers["tenure"] < 3))
 def test_code_that_cannot_be_exported_is_saved_and_reported(edited: Lab) -> None:
     module = (edited.server.root / MODULE).read_bytes()
     insert(edited, "return derived", "derived = (\n    ")
-    edited.press_save(EDITED)
+    edited.press_save()
     assert "derived = (" in (edited.server.root / EDITED).read_text()
     assert (edited.server.root / MODULE).read_bytes() == module
     edited.server.wait_for("derived.ipynb is saved, but its module is as it was before: SyntaxError")
