@@ -36,9 +36,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, SplineTransformer, StandardScaler
 from threadpoolctl import threadpool_limits
 
+from churn_mlops.commands import one_line_errors
 from churn_mlops.models import ChurnModel
 from churn_mlops.models.estimators import MODEL_TYPES
-from churn_mlops.models.train import load_customers, one_line_errors, prepare_customers
+from churn_mlops.models.train import load_customers, prepare_customers
 from churn_mlops.settings import DataSettings, SplitSettings
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -26,9 +26,9 @@ import typer
 from accuracy import customers, prepared, settings_for
 from results import save
 
+from churn_mlops.commands import one_line_errors
 from churn_mlops.models import ChurnModel, ChurnPredictor
 from churn_mlops.models.estimators import MODEL_TYPES, make_estimator
-from churn_mlops.models.train import one_line_errors
 
 
 def seconds(ask: Callable[[Any], Any], given: Any) -> float:

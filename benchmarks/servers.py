@@ -43,9 +43,9 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from churn_mlops.commands import one_line_errors
 from churn_mlops.models import ChurnModel, ChurnPredictor
 from churn_mlops.models.estimators import make_estimator
-from churn_mlops.models.train import one_line_errors
 
 APPS = Path(__file__).resolve().parent / "apps"
 KIND = "hist_gradient_boosting"

@@ -149,3 +149,4 @@ def test_import_of_the_package_loads_nothing_heavy(monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(ROOT)
     loaded = importlib.import_module("import_time").loaded
     assert loaded("import churn_mlops") == []
+    assert loaded("import churn_mlops.commands") == []

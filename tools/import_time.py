@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 
-HEAVY = ("numpy", "pandas", "scipy", "sklearn", "skops", "pydantic", "typer", "fastapi")
+HEAVY = ("numpy", "pandas", "scipy", "sklearn", "skops", "pydantic", "typer", "rich", "fastapi")
 
 
 def seconds(code: str, repeats: int = 20) -> float:

@@ -20,19 +20,13 @@ import pandas as pd
 import typer
 from rich.console import Console
 
+from ..commands import metrics_table, one_line_errors, print_notes, run_command
 from ..data.guards import Finding, check_table
 from ..data.loading import load_table
 from .churn_model import ChurnModel
-from .evaluation import evaluation_table
+from .evaluation import TABLE_MEANINGS, evaluation_table
 from .report import check_report_folder, evaluate_report
-from churn_mlops.models.train import (
-    make_economics,
-    metrics_table,
-    one_line_errors,
-    prepare_customers,
-    print_notes,
-    run_command,
-)
+from .train import make_economics, prepare_customers
 from ..settings import DataSettings, Settings, SplitSettings, load_settings
 
 # %% ../../nbs/models/evaluate.ipynb #53a0b033
@@ -197,7 +191,8 @@ def _show(evaluation: Evaluation, console: Console) -> None:
         )
     columns["always no"] = {str(name): f"{value:.3f}" for name, value in figures["always_no"].items()}
     model = evaluation.model
-    console.print(metrics_table(f"{model.model_type}, at a threshold of {model.threshold_:.3g}", columns))
+    title = f"{model.model_type}, at a threshold of {model.threshold_:.3g}"
+    console.print(metrics_table(title, columns, TABLE_MEANINGS))
     if evaluation.report_path:
         console.print(f"Report: {evaluation.report_path / 'report.html'}", highlight=False, soft_wrap=True)
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..models.train import one_line_errors, run_command
+from ..commands import one_line_errors, run_command
 from .extra import require_api
 from ..settings import Settings, load_settings
 
