@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+else:
+    Console = Table = Any  # for whoever evaluates the hints before rich is imported
 
 # %% ../nbs/commands.ipynb #5dc6a1ee
 @contextmanager
@@ -65,7 +67,7 @@ def run_command(name: str, command: Callable[..., None], argv: Sequence[str] | N
     app(args=None if argv is None else list(argv), prog_name=name)
 
 # %% ../nbs/commands.ipynb #34887a2b
-def print_notes(messages: Iterable[str], console: "Console") -> None:
+def print_notes(messages: Iterable[str], console: Console) -> None:
     """Print what was noticed, one line each.
 
     Parameters
@@ -79,7 +81,7 @@ def print_notes(messages: Iterable[str], console: "Console") -> None:
         console.print("note:", message, style="yellow", highlight=False, soft_wrap=True, markup=False)
 
 # %% ../nbs/commands.ipynb #568d97ee
-def metrics_table(title: str, columns: Mapping[str, Mapping[str, str]], meanings: Mapping[str, str]) -> "Table":
+def metrics_table(title: str, columns: Mapping[str, Mapping[str, str]], meanings: Mapping[str, str]) -> Table:
     """Lay metrics out for a terminal.
 
     Parameters
@@ -112,7 +114,7 @@ Step = Callable[[str], AbstractContextManager[Any]]
 
 
 @contextmanager
-def step_progress(console: "Console") -> Iterator[Step]:
+def step_progress(console: Console) -> Iterator[Step]:
     """Draw one line for each step on a terminal; draw nothing in a pipe.
 
     Parameters
