@@ -300,7 +300,7 @@ class TestMistakes:
             raise KeyboardInterrupt  # what Ctrl-C becomes
 
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr("churn_mlops.models.train.load_customers", interrupted)
+        monkeypatch.setattr("churn_mlops.models.training_run.load_customers", interrupted)
         with pytest.raises(SystemExit, match="130"):
             main([])
         assert capsys.readouterr().err == "churn-train: stopped; nothing was changed\n"

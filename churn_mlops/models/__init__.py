@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .report import evaluate_report as evaluate_report
     from .selection import compare_models as compare_models
     from .selection import tune as tune
-    from .train import train_model as train_model
+    from .training_run import train_model as train_model
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
@@ -19,7 +19,7 @@ else:
             "ChurnPredictor": ".inference",
             "compare_models": ".selection",
             "evaluate_report": ".report",
-            "train_model": ".train",
+            "train_model": ".training_run",
             "tune": ".selection",
         },
     )

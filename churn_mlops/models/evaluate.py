@@ -9,7 +9,6 @@ __all__ = ['LabelledCustomers', 'load_labelled', 'Evaluation', 'run_evaluation',
 import json
 import logging
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +25,18 @@ from ..data.loading import load_table
 from .churn_model import ChurnModel
 from .evaluation import TABLE_MEANINGS, evaluation_table
 from .report import check_report_folder, evaluate_report
-from .train import make_economics, prepare_customers
+from churn_mlops.models.train import (
+    IdOption,
+    JsonOption,
+    PositiveOption,
+    ReportOption,
+    SettingsOption,
+    TargetOption,
+    VerboseOption,
+)
+from .training_steps import make_economics, prepare_customers
 from ..settings import DataSettings, Settings, SplitSettings, load_settings
+from ..utils import collect_warnings
 
 # %% ../../nbs/models/evaluate.ipynb #53a0b033
 @dataclass(frozen=True)
@@ -130,7 +139,7 @@ class Evaluation:
             "report_path": self.report_path and str(self.report_path),
         }
 
-
+# %% ../../nbs/models/evaluate.ipynb #d6688805
 def run_evaluation(model_path: Path, settings: Settings, report: Path | None = None) -> Evaluation:
     """Evaluate a saved model on a file of customers whose outcome is known.
 
@@ -158,8 +167,7 @@ def run_evaluation(model_path: Path, settings: Settings, report: Path | None = N
     """
     if report is not None:
         check_report_folder(report)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
+    with collect_warnings() as noticed:
         model = ChurnModel.load(model_path)
         customers = load_labelled(model, settings.data)
         X, y = customers.X, customers.y
@@ -170,8 +178,7 @@ def run_evaluation(model_path: Path, settings: Settings, report: Path | None = N
         labels = np.asarray(model.classes_)[y.to_numpy()]
         page = evaluate_report(model, X, labels, findings=customers.findings, economics=economics)
         page.save_folder(report)
-    said = list(dict.fromkeys(str(each.message) for each in caught if each.category is UserWarning))
-    return Evaluation(model, figures, len(y), float(y.mean()), customers.findings, said, report)
+    return Evaluation(model, figures, len(y), float(y.mean()), customers.findings, noticed, report)
 
 # %% ../../nbs/models/evaluate.ipynb #b20e1d47
 def _show(evaluation: Evaluation, console: Console) -> None:
@@ -200,13 +207,13 @@ def _show(evaluation: Evaluation, console: Console) -> None:
 def evaluate_command(
     model: Annotated[Path, typer.Argument(help="A model file.")],
     data: Annotated[Path, typer.Argument(help="A CSV or Parquet file of customers whose outcome is known.")],
-    target: Annotated[str | None, typer.Option(help="The column that says who churned.")] = None,
-    id_column: Annotated[str | None, typer.Option(help="The column that identifies a customer.")] = None,
-    positive: Annotated[str | None, typer.Option(help="The label of the target that means churn.")] = None,
-    report: Annotated[Path | None, typer.Option(help="A folder for a report: report.html and metrics.csv.")] = None,
-    settings: Annotated[Path | None, typer.Option(help="A settings file instead of settings.ini.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Log what is read and done.")] = False,
+    target: TargetOption = None,
+    id_column: IdOption = None,
+    positive: PositiveOption = None,
+    report: ReportOption = None,
+    settings: SettingsOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Evaluate a saved model on customers whose outcome is now known, and that it was not trained on.
 
