@@ -22,7 +22,7 @@ from sklearn.inspection import permutation_importance
 from churn_mlops import pages
 from churn_mlops.data import generate_sample_data, split_data
 from churn_mlops.data.guards import Finding
-from churn_mlops.models import report
+from churn_mlops.models import report_case, report_columns, report_groups, report_money, report_quality, report_scores
 from churn_mlops.models.churn_model import ChurnModel
 from churn_mlops.models.economics import Economics
 from churn_mlops.models.estimators import MODEL_TYPES
@@ -96,7 +96,7 @@ def model(split: Any) -> ChurnModel:
 
 @pytest.fixture(scope="module")
 def case(model: ChurnModel, split: Any) -> Any:
-    return report._examine(model, split.X_test, split.y_test)
+    return report_case.examine(model, split.X_test, split.y_test)
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +209,7 @@ def test_every_model_type_has_a_report(model_type: str, split: Any) -> None:
 def test_labels_may_be_words(split: Any) -> None:
     words = split.y_train.map({0: "No", 1: "Yes"}), split.y_test.map({0: "No", 1: "Yes"})
     model = ChurnModel("logistic_regression").fit(split.X_train, words[0])
-    case = report._examine(model, split.X_test, words[1])
+    case = report_case.examine(model, split.X_test, words[1])
     assert case.churners == split.y_test.sum()
 
 
@@ -260,76 +260,83 @@ class TestRefusals:
         assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
 
 
+def figures(case: Any, folds: pd.DataFrame | None = None) -> str:
+    """Give the section of figures, compared with nobody."""
+    return "".join(report_quality.figures_section(case, report_quality.figures_frame(case, folds, {}), folds))
+
+
 class TestFigures:
     def test_too_few_churners_get_no_interval_but_words(self, model: ChurnModel, split: Any) -> None:
         rows = np.r_[np.flatnonzero(split.y_test == 1)[:4], np.flatnonzero(split.y_test == 0)[:50]]
-        few = report._examine(model, split.X_test.iloc[rows], split.y_test.iloc[rows])
-        shown = "".join(report._figures(few, report._frame(few, None, {})))
+        few = report_case.examine(model, split.X_test.iloc[rows], split.y_test.iloc[rows])
+        shown = figures(few)
         assert "no figure of this page is reliable, and no interval is given" in shown
         assert "95% interval" not in shown
 
     def test_a_cross_validation_outside_of_the_interval_is_pointed_out(self, case: Any) -> None:
         folds = pd.DataFrame({"roc_auc": [0.55, 0.56]})
-        assert "outside of that interval" in "".join(report._figures(case, report._frame(case, folds, {}), folds))
+        assert "outside of that interval" in "".join(
+            report_quality.figures_section(case, report_quality.figures_frame(case, folds, {}), folds)
+        )
 
     @pytest.mark.parametrize("folds", [pd.DataFrame(), pd.DataFrame([{"roc_auc": 0.8}])])
     def test_no_fold_or_one_has_no_spread(self, case: Any, folds: pd.DataFrame) -> None:
-        shown = "".join(report._figures(case, report._frame(case, folds, {}), folds))
+        shown = figures(case, folds)
         assert "nan" not in shown
         assert "±" not in re.sub(r"<th.*?</th>", "", shown)
 
     def test_figures_are_those_at_the_models_threshold(self, model: ChurnModel, split: Any) -> None:
         careful = copy.copy(model)
         careful.threshold_ = 0.2
-        case = report._examine(careful, split.X_test, split.y_test)
-        shown = "".join(report._figures(case, report._frame(case, None, {})))
+        case = report_case.examine(careful, split.X_test, split.y_test)
+        shown = figures(case)
         expected = evaluate_predictions(case.y, case.proba, threshold=0.2)["recall"]
         assert "at a threshold of 0.2" in shown
         assert f">{expected:.3f}</td>" in shown.split("recall</th>")[1].split("</tr>")[0]
 
     def test_probabilities_that_are_wrong_are_called_wrong(self, case: Any) -> None:
-        doubled = report._Case(case.model, case.X, case.y, np.minimum(1, 2 * case.proba))
-        shown = "".join(report._probabilities(doubled))
+        doubled = report_case.Case(case.model, case.X, case.y, np.minimum(1, 2 * case.proba))
+        shown = "".join(report_scores.probabilities_section(doubled))
         assert "points higher than the share that churned" in shown
 
     def test_the_error_that_chance_explains_is_exceeded_in_one_case_of_twenty(self) -> None:
         rng = np.random.default_rng(1)
         proba = rng.beta(1.2, 3, 1_000)
-        limit = report._chance_error(proba)
+        limit = report_scores._chance_error(proba)
         errors = [expected_calibration_error(rng.random(1_000) < proba, proba) for _ in range(400)]
         assert 0.01 < np.mean(np.array(errors) > limit) < 0.12
 
 
 class TestMoney:
     def test_without_economics_nothing_is_invented(self, case: Any) -> None:
-        shown = "".join(report._money(case, None))
+        shown = "".join(report_money.money_section(case, None))
         assert shown == "<p>No costs and values were given, so nothing can be said about money.</p>"
 
     def test_a_campaign_that_cannot_pay_is_said_in_words(self, case: Any) -> None:
-        assert "no contact pays" in "".join(report._money(case, Economics(acceptance=0.0)))
+        assert "no contact pays" in "".join(report_money.money_section(case, Economics(acceptance=0.0)))
 
     def test_the_models_own_threshold_is_a_campaign(self, model: ChurnModel, split: Any) -> None:
         careful = copy.copy(model)
         careful.threshold_ = 0.2
-        case = report._examine(careful, split.X_test, split.y_test)
-        assert "the model's threshold" in Reader("".join(report._money(case, Economics()))).texts
+        case = report_case.examine(careful, split.X_test, split.y_test)
+        assert "the model's threshold" in Reader("".join(report_money.money_section(case, Economics()))).texts
 
     def test_a_column_of_values_counts_with_its_mean(self, case: Any) -> None:
-        valued = report._Case(case.model, case.X.assign(clv=200), case.y, case.proba)
-        shown = [report._money(each, economics)[0] for each, economics in
+        valued = report_case.Case(case.model, case.X.assign(clv=200), case.y, case.proba)
+        shown = [report_money.money_section(each, economics)[0] for each, economics in
                  [(valued, Economics(customer_value="clv")), (case, Economics())]]  # fmt: skip
         assert shown[0] == shown[1]
 
     def test_the_profit_at_one_half_is_that_of_calling_those_from_one_half_on(self, case: Any) -> None:
-        curve = report.profit_curve(case.y, case.proba, Economics(acceptance=0.3))
+        curve = report_money.profit_curve(case.y, case.proba, Economics(acceptance=0.3))
         called = case.proba >= 0.5
         expected = (case.y[called].sum() * (0.3 * 190 - 1) - (1 - case.y[called]).sum() * 11) / len(case.y)
-        assert report._campaigns(case, curve)["threshold 0.5"]["profit"] == pytest.approx(expected)
+        assert report_money._campaigns(case, curve)["threshold 0.5"]["profit"] == pytest.approx(expected)
 
 
 class TestColumns:
     def test_importance_is_that_of_scikit_learn_but_for_the_draws(self, case: Any) -> None:
-        ours = report._importance(case, repeats=20)
+        ours = report_columns.column_importance(case, repeats=20)
         names = list(ours.index)
         theirs = permutation_importance(
             case.model, case.X[case.model.feature_names], case.y, scoring="roc_auc", n_repeats=20, random_state=0
@@ -338,55 +345,55 @@ class TestColumns:
         assert ours["drop"].to_numpy() == pytest.approx(expected.to_numpy(), abs=0.012)
 
     def test_columns_that_are_left_out_have_no_importance(self, case: Any) -> None:
-        assert "constant" not in report._importance(case, repeats=1).index
+        assert "constant" not in report_columns.column_importance(case, repeats=1).index
 
     def test_large_tables_are_sampled_with_their_churn_rate(self, case: Any) -> None:
-        rows = report._sample(case, 100)
+        rows = report_columns._sample(case, 100)
         assert len(rows) == pytest.approx(100, abs=1)
         assert case.y[rows].mean() == pytest.approx(case.rate, abs=0.01)
 
     @pytest.mark.parametrize("name", ["joined", "paperless", "total_charges", "tenure $x_1$", HOSTILE, "tech_support"])
     def test_partial_dependence_is_the_mean_over_all_customers(self, case: Any, name: str) -> None:
-        tried, mean = report._partial_dependence(case, name)
+        tried, mean = report_columns.partial_dependence(case, name)
         value = case.X[name].iloc[[tried[0]] * len(case.X)].to_numpy()
         same = case.X.assign(**{name: pd.Series(value, dtype=case.X[name].dtype)})
         assert mean[0] == pytest.approx(case.model.predict_proba(same)[:, 1].mean())
 
     def test_a_column_without_values_in_the_test_has_no_picture(self, case: Any) -> None:
-        empty = report._Case(case.model, case.X.assign(tech_support=None), case.y, case.proba)
-        assert report._dependence_picture(empty, "tech_support") == []
+        empty = report_case.Case(case.model, case.X.assign(tech_support=None), case.y, case.proba)
+        assert report_columns._dependence_picture(empty, "tech_support") == []
 
     def test_a_model_that_cannot_rank_has_no_important_column(self, case: Any) -> None:
         importance = pd.DataFrame({"drop": [0.0, -0.01], "spread": [0.0, 0.0]}, index=["a", "b"])
-        assert "no column matters on its own" in "".join(report._columns(case, importance))
+        assert "no column matters on its own" in "".join(report_columns.columns_section(case, importance))
 
 
 class TestSegments:
     def test_fewer_than_30_customers_are_too_few(self) -> None:
-        row = report._segment_row("a", np.array([0, 1] * 14 + [1]), np.full(29, 0.5))
+        row = report_groups._segment_row("a", np.array([0, 1] * 14 + [1]), np.full(29, 0.5))
         assert row[1:] == ["29", "–", "–", "–", "too few customers to say"]  # noqa: RUF001
 
     @pytest.mark.parametrize("label", [0, 1])
     def test_fewer_than_5_of_a_kind_have_no_auc(self, label: int) -> None:
         y = np.array([label] * 4 + [1 - label] * 60)
-        row = report._segment_row("a", y, np.full(64, y.mean()))
+        row = report_groups._segment_row("a", y, np.full(64, y.mean()))
         assert row[4:] == ["–", "too few customers to say how well they are ranked"]  # noqa: RUF001
 
     def test_predictions_beyond_chance_are_pointed_out(self) -> None:
         y = np.array([1] * 20 + [0] * 180)
-        assert "predicted too high" in report._segment_row("a", y, np.full(200, 0.4))[-1]
+        assert "predicted too high" in report_groups._segment_row("a", y, np.full(200, 0.4))[-1]
 
     def test_a_ranking_that_could_be_chance_is_pointed_out(self) -> None:
         y, proba = np.array([1] * 20 + [0] * 180), np.tile([0.08, 0.12], 100)
-        assert report._segment_row("a", y, proba)[-1] == "ranking could be chance"
+        assert report_groups._segment_row("a", y, proba)[-1] == "ranking could be chance"
 
     def test_gaps_are_a_segment(self, case: Any) -> None:
-        segments = report._segments_of(case, "tech_support")
+        segments = report_groups._segments_of(case, "tech_support")
         assert segments is not None
         assert "(missing)" in set(segments)
 
     def test_a_column_of_many_values_makes_no_segments(self, case: Any) -> None:
-        assert report._segments_of(case, "monthly_charges") is None
+        assert report_groups._segments_of(case, "monthly_charges") is None
 
 
 class TestComparison:
@@ -403,35 +410,39 @@ class TestComparison:
     def test_a_difference_that_chance_explains_is_said_to_be_one(self, case: Any) -> None:
         rng = np.random.default_rng(0)
         same = np.clip(case.proba + rng.normal(0, 0.01, len(case.proba)), 0, 1)
-        assert "which chance explains" in report._difference(case, "logistic_regression", same)
-        assert "more than chance explains" in report._difference(case, "always_no", rng.random(len(case.proba)))
+        assert "which chance explains" in report_quality._difference(case, "logistic_regression", same)
+        assert "more than chance explains" in report_quality._difference(case, "always_no", rng.random(len(case.proba)))
 
     def test_truth_of_another_length_is_refused(self, model: ChurnModel, split: Any) -> None:
         with pytest.raises(ValueError, match="truth has 3 probabilities, but there are 300 customers"):
             evaluate_report(model, split.X_test, split.y_test, truth=[0.1, 0.2, 0.3])
 
     def test_the_confusion_matrix_counts_every_customer_once(self, case: Any) -> None:
-        cells = [text for text in Reader(report._confusion(case, 0.5)).texts if re.fullmatch(r"\d+ \(.*%\)", text)]
+        cells = [
+            text for text in Reader(report_quality._confusion(case, 0.5)).texts if re.fullmatch(r"\d+ \(.*%\)", text)
+        ]
         assert sum(int(cell.split()[0]) for cell in cells) == len(case.y)
 
     def test_two_thresholds_have_two_matrices(self, model: ChurnModel, split: Any) -> None:
         careful = copy.copy(model)
         careful.threshold_ = 0.2
-        both = report._decisions(report._examine(careful, split.X_test, split.y_test))
+        both = report_quality.decisions_section(report_case.examine(careful, split.X_test, split.y_test))
         assert len(both) == 3
-        assert len(report._decisions(report._examine(model, split.X_test, split.y_test))) == 2
+        assert len(report_quality.decisions_section(report_case.examine(model, split.X_test, split.y_test))) == 2
 
 
 class TestDrift:
     def test_without_training_customers_nothing_is_invented(self, case: Any) -> None:
-        assert "nothing can be said" in "".join(report._drift(case, None, None))
+        assert "nothing can be said" in "".join(report_groups.drift_section(case, None, None))
 
     def test_the_same_kind_of_customers_has_not_drifted(self, case: Any, split: Any) -> None:
-        assert "no more than chance explains" in "".join(report._drift(case, split.X_train, split.y_train))
+        assert "no more than chance explains" in "".join(
+            report_groups.drift_section(case, split.X_train, split.y_train)
+        )
 
     def test_another_kind_of_customers_has(self, case: Any, split: Any) -> None:
         loyal = split.X_train[split.X_train["tenure $x_1$"] > 50]
-        assert "more than chance explains: a large change" in "".join(report._drift(case, loyal, None))
+        assert "more than chance explains: a large change" in "".join(report_groups.drift_section(case, loyal, None))
 
     def test_index_follows_the_formula(self) -> None:
         before, now = np.repeat([0.1, 0.9], [80, 20]), np.repeat([0.1, 0.9], [50, 50])
@@ -452,14 +463,14 @@ class TestDrift:
 class TestChosenSegments:
     @pytest.mark.parametrize("name", ["monthly_charges", "joined", "total_charges"])
     def test_numbers_and_dates_are_cut_into_quarters(self, case: Any, name: str) -> None:
-        sizes = report._cut(case, name).drop(case.X.index[report._gaps(case.X[name])]).value_counts()
+        sizes = report_groups._cut(case, name).drop(case.X.index[report_case.is_gap(case.X[name])]).value_counts()
         assert len(sizes) == 4
         assert sizes.max() - sizes.min() < 0.1 * len(case.y)
 
     def test_texts_of_many_values_keep_the_most_frequent(self, case: Any) -> None:
         X = case.X.assign(city=[f"c{i % 40}" for i in range(len(case.X))])
-        many = report._Case(case.model, X, case.y, case.proba)
-        segments = report._cut(many, "city")
+        many = report_case.Case(case.model, X, case.y, case.proba)
+        segments = report_groups._cut(many, "city")
         assert segments.nunique() == 10
         assert "(others)" in set(segments)
 
@@ -468,8 +479,8 @@ class TestChosenSegments:
             evaluate_report(model, split.X_test, split.y_test, segments=["city"])
 
     def test_the_interval_of_a_rate_is_wilsons(self) -> None:
-        assert report._rate_interval(10, 100) == pytest.approx((0.0552, 0.1744), abs=1e-4)
-        assert report._rate_interval(0, 50)[0] == pytest.approx(0)
+        assert report_groups._rate_interval(10, 100) == pytest.approx((0.0552, 0.1744), abs=1e-4)
+        assert report_groups._rate_interval(0, 50)[0] == pytest.approx(0)
 
 
 def made(html: str) -> EvaluationReport:

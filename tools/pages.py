@@ -41,7 +41,7 @@ PARTS = {
     "models": "Models are made, measured, explained, saved and asked.",
     "pipelines": "Jobs over many customers.",
     "serving": "Answers over HTTP.",
-    "foundations": "What every part stands on: settings, threads, commands, files, pages.",
+    "foundations": "What every part stands on: settings, threads, commands, files, pages, pictures.",
 }
 SHOWN = re.compile(r"show_doc\((?P<name>[\w.]+)")
 

@@ -20,7 +20,8 @@ from ..features.encoders import CategoricalEncoder, Encoder
 from .churn_model import ChurnModel
 from .economics import Economics, best_threshold, profit_curve
 from .schema import InputSchema
-from ..pages import FIRST, INK, SECOND, Html, paragraph, picture, table
+from ..pages import Html, paragraph, table
+from ..pictures import FIRST, INK, SECOND, picture
 
 # %% ../../nbs/models/panels.ipynb #dcb86f05
 _STYLE = """<style>

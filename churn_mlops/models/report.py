@@ -7,870 +7,53 @@ __all__ = ['EvaluationReport', 'check_report_folder', 'evaluate_report']
 
 # %% ../../nbs/models/report.ipynb #4874dbe7
 import os
-import platform
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from scipy.stats import chi2
-from sklearn import __version__ as sklearn_version
-from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_auc_score, roc_curve
 
 from .. import __version__
 from ..data.guards import Finding
-from ..features.encoders import CategoricalEncoder
 from .churn_model import ChurnModel
-from .economics import Economics, expected_maximum_profit, profit_curve
-from churn_mlops.models.evaluation import (
-    TABLE_MEANINGS,
-    error_margins,
-    evaluation_table,
-    expected_calibration_error,
-    lift_table,
-    population_stability_index,
-    reliability_table,
+from .economics import Economics
+from churn_mlops.models.report_case import (
+    Case,
+    examine,
+    findings_section,
+    left_out_section,
+    limits_section,
+    training_section,
+    when,
 )
-from churn_mlops.pages import (
-    FIRST,
-    INK,
-    SECOND,
-    Html,
-    bullets,
-    gallery,
-    page,
-    paragraph,
-    picture,
-    require_matplotlib,
-    table,
-)
+from .report_columns import column_importance, columns_section
+from .report_groups import drift_section, segments_section
+from .report_money import money_section
+from .report_quality import decisions_section, figures_frame, figures_section, others_of
+from .report_scores import probabilities_section, ranking_section
+from ..pages import page
+from ..pictures import require_matplotlib
 from ..utils import write_file_atomically
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-# %% ../../nbs/models/report.ipynb #df46340b
-_Floats = npt.NDArray[np.float64]
+# %% ../../nbs/models/report.ipynb #4f023a16
+def _write(path: Path, text: str) -> Path:
+    """Write a file of a report, or say that it was not written."""
+    try:
+        write_file_atomically(path, text.encode(errors="xmlcharrefreplace"))
+    except OSError as error:
+        raise type(error)(error.errno, f"The report was not written: {error.strerror}", str(path)) from error
+    return path
 
 
 @dataclass(frozen=True)
-class _Case:
-    """A model, the customers it is tested on, and what it said about them."""
-
-    model: ChurnModel
-    X: pd.DataFrame
-    y: npt.NDArray[np.int64]
-    proba: _Floats
-
-    @property
-    def churners(self) -> int:
-        return int(self.y.sum())
-
-    @property
-    def rate(self) -> float:
-        return float(self.y.mean())
-
-
-def _encode(y: Any, classes: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Return a model's labels as 0 and 1, or raise if a report cannot be made of them."""
-    labels = np.asarray(y)
-    strange = int((~np.isin(labels, classes)).sum())
-    if strange:
-        known = " and ".join(repr(label) for label in classes.tolist())
-        raise ValueError(f"{strange:,} of {len(labels):,} labels are missing or other than the model's own, {known}")
-    churned = np.asarray(labels == classes[1], dtype=np.int64)
-    if len(np.unique(churned)) < 2:
-        what = "none of them churned" if not churned.any() else "all of them churned"
-        raise ValueError(
-            f"a report needs test customers who churned and others who stayed, but of {len(churned):,} customers {what}"
-        )
-    return churned
-
-
-def _tidy(X: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with text as names, each of them once, and rows numbered from 0."""
-    named = X.set_axis([str(name) for name in X.columns], axis=1)
-    return named.loc[:, ~named.columns.duplicated()].reset_index(drop=True)
-
-
-def _examine(model: ChurnModel, X: pd.DataFrame, y: Any) -> _Case:
-    """Predict for the test customers, or say why no report can be made."""
-    if len(X) != len(y):
-        raise ValueError(f"X has {len(X):,} customers and y has {len(y):,} labels")
-    named = _tidy(X)
-    proba = np.asarray(model.predict_proba(named), dtype=np.float64)[:, 1]
-    return _Case(model, named, _encode(y, model.classes_), proba)
-
-# %% ../../nbs/models/report.ipynb #d1e87499
-def _when(moment: str) -> str:
-    """Return an ISO time as people write it."""
-    time = datetime.fromisoformat(moment)
-    return f"{time.day} {time:%B %Y, %H:%M} {time.tzname() or ''}".strip()
-
-
-def _describe(case: _Case) -> list[Html]:
-    """Say what was trained, when, and on whom."""
-    model = case.model
-    params = ", ".join(f"{name} = {value!r}" for name, value in model.params.items()) or "as they come"
-    rows = [
-        ["Model type", model.model_type],
-        ["Parameters", params],
-        ["Predicts churn", f"from a probability of {model.threshold_:.3g} on"],
-        ["Trained", _when(model.trained_at_)],
-        ["Trained on", f"{model.n_rows_:,} customers"],
-        ["Tested on", f"{len(case.y):,} customers, of whom {case.churners:,} churned ({case.rate:.1%})"],
-        ["Columns in use", f"{len(model.feature_engineer_.columns_)} of {len(model.feature_names)}"],
-        ["Made with", f"churn_mlops {__version__}, scikit-learn {sklearn_version}, Python {platform.python_version()}"],
-    ]
-    return [table(["", ""], rows, "The model and its customers")]
-
-# %% ../../nbs/models/report.ipynb #b88592ae
-def _notice(findings: Sequence[Finding]) -> list[Html]:
-    """Show what the guards found."""
-    if not findings:
-        return [paragraph("The guards reported nothing about the customer table.")]
-    rows = [
-        [
-            finding.message,
-            finding.column or "the whole table",
-            f"{finding.figure:,.4g}" if finding.figure is not None and np.isfinite(finding.figure) else "",
-            finding.kind.replace("_", " "),
-        ]
-        for finding in findings
-    ]
-    words = "Read this first: it decides how far the figures below can be trusted."
-    return [paragraph(words, "lead"), table(["what was seen", "column", "figure", "guard"], rows, "Findings")]
-
-# %% ../../nbs/models/report.ipynb #d799573a
-_FEW = 10
-_OTHERS = {
-    "always_no": "always no",
-    "logistic_regression": "plain logistic regression",
-    "best_possible": "best possible",
-}
-
-
-def _others(case: _Case, X_train: pd.DataFrame | None, y_train: Any, truth: Any) -> dict[str, _Floats]:
-    """Return the probabilities that the model is compared with."""
-    others = {}
-    if X_train is not None and y_train is not None:
-        plain = ChurnModel("logistic_regression").fit(_tidy(X_train), np.asarray(y_train))
-        others["logistic_regression"] = np.asarray(plain.predict_proba(case.X)[:, 1], dtype=np.float64)
-    if truth is not None:
-        others["best_possible"] = np.asarray(truth, dtype=np.float64)
-        if others["best_possible"].shape != case.y.shape:
-            raise ValueError(f"truth has {np.size(truth):,} probabilities, but there are {len(case.y):,} customers")
-    return others
-
-
-def _frame(case: _Case, cv: pd.DataFrame | None, others: dict[str, _Floats]) -> pd.DataFrame:
-    """Return every metric with its interval, the folds and the others."""
-    frame = evaluation_table(case.y, case.proba, threshold=case.model.threshold_, others=others)
-    if cv is not None and len(cv):
-        frame.insert(3, "cv_mean", cv.mean())
-        frame.insert(4, "cv_std", cv.std())
-    return frame
-
-# %% ../../nbs/models/report.ipynb #979d3540
-def _range(low: float, high: float, digits: int = 3) -> str:
-    """Write an interval."""
-    return f"{low:.{digits}f} – {high:.{digits}f}"  # noqa: RUF001
-
-
-def _folds(row: pd.Series) -> str:
-    """Write mean and spread of a metric in the cross-validation."""
-    if np.isnan(row["cv_mean"]):
-        return "–"  # noqa: RUF001
-    return f"{row['cv_mean']:.3f}" + ("" if np.isnan(row["cv_std"]) else f" ± {row['cv_std']:.3f}")
-
-
-def _metrics(case: _Case, frame: pd.DataFrame) -> Html:
-    """Lay the metrics out, with all that says how sure they are."""
-    sure, folds = bool(frame["low"].notna().all()), "cv_mean" in frame
-    others = [name for name in _OTHERS if name in frame]
-    header = ["metric", "test", *["95% interval"] * sure, *["folds, mean ± sd"] * folds]
-    rows = []
-    for name, row in frame.iterrows():
-        interval = [_range(row["low"], row["high"])] if sure else []
-        compared = [f"{row[other]:.3f}" for other in others]
-        beside = [*interval, *([_folds(row)] if folds else []), *compared]
-        rows.append([str(name), f"{row['value']:.3f}", *beside, TABLE_MEANINGS[str(name)]])
-    header += [*(_OTHERS[name] for name in others), "meaning"]
-    return table(header, rows, f"Figures on the test customers, at a threshold of {case.model.threshold_:.3g}")
-
-# %% ../../nbs/models/report.ipynb #4843d1dc
-def _surety(case: _Case, frame: pd.DataFrame, cv: pd.DataFrame | None) -> list[str]:
-    """Say in words how sure the ranking quality is."""
-    auc, low, high = frame.loc["roc_auc", ["value", "low", "high"]].to_numpy(dtype=np.float64)
-    if np.isnan(low):
-        return [
-            f"There are {case.churners:,} churners and {len(case.y) - case.churners:,} others in the test. With fewer "
-            f"than {_FEW} of a kind, no figure of this page is reliable, and no interval is given. Test on more customers."
-        ]
-    words = [
-        f"The ranking quality (roc_auc) is {auc:.3f}. With {case.churners:,} churners among {len(case.y):,} test "
-        f"customers, one can be 95% sure that it lies between {low:.3f} and {high:.3f} for customers of this kind. "
-        f"A model tested on other customers would have to differ by {(high - low) / 2**0.5:.3f} or more before one can "
-        "call it better or worse."
-    ]
-    if cv is not None and "roc_auc" in cv and len(cv) > 1:
-        mean, lowest, highest = cv["roc_auc"].mean(), cv["roc_auc"].min(), cv["roc_auc"].max()
-        agrees = (
-            "which agrees with the test" if low <= mean <= high else "outside of that interval: trust this one more"
-        )
-        words.append(
-            f"Trained and tested {len(cv)} times on other splits of the customers, it came to {mean:.3f} on average "
-            f"(from {lowest:.3f} to {highest:.3f}), {agrees}."
-        )
-    if case.churners < 100:
-        words.append("Fewer than 100 churners in the test are few: do not choose between models by these figures.")
-    return words
-
-# %% ../../nbs/models/report.ipynb #dbd31b90
-def _difference(case: _Case, name: str, other: _Floats) -> str:
-    """Say by how much the ranking differs from that of another, and whether chance explains it."""
-
-    def score(rows: npt.NDArray[np.int64]) -> dict[str, float]:
-        y = case.y[rows]
-        return {"gain": float(roc_auc_score(y, case.proba[rows]) - roc_auc_score(y, other[rows]))}
-
-    gain = score(np.arange(len(case.y)))["gain"]
-    margin = float(error_margins(score, case.y.astype(np.float64))["gain"])
-    way = "above" if gain >= 0 else "below"
-    sure = "more than chance explains" if abs(gain) > margin else "which chance explains"
-    return (
-        f"Its roc_auc is {abs(gain):.3f} {way} that of the {_OTHERS[name]} on the same customers "
-        f"(95% interval of the difference: {_range(gain - margin, gain + margin)}), {sure}."
-    )
-
-
-def _figures(
-    case: _Case, frame: pd.DataFrame, cv: pd.DataFrame | None = None, others: dict[str, _Floats] | None = None
-) -> list[Html]:
-    """Show the metrics and say how sure they are."""
-    lead, *more = _surety(case, frame, cv)
-    if frame["low"].notna().all():
-        more += [_difference(case, name, other) for name, other in (others or {}).items()]
-    note = (
-        "The interval says how far a figure may be off because of who landed in the test (bootstrap, 200 draws). The "
-        "folds also differ in whom the model learned from. Neither knows about customers to come. Always no: everybody "
-        "gets the churn rate, and nobody is called."
-    )
-    if "best_possible" in frame:
-        note += " Best possible: the true probabilities, known because these customers are made up."
-    return [paragraph(lead, "lead"), *map(paragraph, more), _metrics(case, frame), paragraph(note, "note")]
-
-# %% ../../nbs/models/report.ipynb #dbb7b83f
-def _confusion(case: _Case, threshold: float) -> Html:
-    """Count right and wrong decisions at a threshold."""
-    counts = confusion_matrix(case.y, case.proba >= threshold, labels=[0, 1])
-    rows = [
-        [kind, *(f"{n:,} ({n / counts.sum():.1%})" for n in row)]
-        for kind, row in zip(("stayed", "churned"), counts, strict=True)
-    ]
-    return table(["", "predicted to stay", "predicted to churn"], rows, f"At a threshold of {threshold:.3g}")
-
-
-def _decisions(case: _Case) -> list[Html]:
-    """Show what the decisions were, and how many were right."""
-    threshold = case.model.threshold_
-    called = case.proba >= threshold
-    found = int(case.y[called].sum())
-    words = (
-        f"The model calls {int(called.sum()):,} of {len(case.y):,} customers; {found:,} of them churned. It misses "
-        f"{case.churners - found:,} of {case.churners:,} churners."
-    )
-    return [paragraph(words, "lead"), *(_confusion(case, each) for each in dict.fromkeys([threshold, 0.5]))]
-
-# %% ../../nbs/models/report.ipynb #e7cbf1a1
-def _thin(curve: Any, points: int = 300) -> Any:
-    """Keep a few hundred rows of a curve, the first and the last among them."""
-    rows = np.unique(np.linspace(0, len(curve) - 1, points).astype(int))
-    return curve[rows]
-
-
-def _draw_roc(axes: "Axes", case: _Case) -> None:
-    """Draw the ROC curve."""
-    others, churners, _ = roc_curve(case.y, case.proba)
-    axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--", alpha=0.6)
-    axes.plot(*_thin(np.column_stack([others, churners])).T, color=FIRST)
-    axes.set(xlabel="share of loyal customers on the list", ylabel="share of churners on the list")
-    axes.set(xlim=(0, 1), ylim=(0, 1.01))
-
-
-def _draw_precision(axes: "Axes", case: _Case) -> None:
-    """Draw the precision-recall curve."""
-    precision, recall, _ = precision_recall_curve(case.y, case.proba)
-    axes.axhline(case.rate, color=INK, linewidth=0.8, linestyle="--", alpha=0.6)
-    axes.plot(*_thin(np.column_stack([recall, precision])).T, color=FIRST)
-    axes.set(xlabel="share of churners on the list (recall)", ylabel="share of the list that churns (precision)")
-    axes.set(xlim=(0, 1), ylim=(0, 1.02))
-
-
-def _draw_gain(axes: "Axes", case: _Case) -> None:
-    """Draw the share of churners reached against the share of customers called."""
-    found = lift_table(case.y, case.proba, parts=100)["found"]
-    axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--", alpha=0.6)
-    axes.plot([0, case.rate, 1], [0, 1, 1], color=INK, linewidth=0.8, alpha=0.6, label="a perfect list")
-    axes.plot([0, *found.index], [0, *found], color=FIRST, label="this model")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(_percent())
-    axes.set(xlabel="share of customers called, highest score first", ylabel="share of churners reached")
-    axes.set(xlim=(0, 1), ylim=(0, 1.01))
-    axes.legend(loc="lower right")
-
-
-def _draw_lift(axes: "Axes", lift: pd.DataFrame, rate: float) -> None:
-    """Draw the churn rate of each tenth of the list."""
-    axes.bar(np.arange(1, len(lift) + 1), lift["churn_rate"], color=FIRST, width=0.75)
-    axes.axhline(rate, color=INK, linewidth=0.8, linestyle="--", alpha=0.6)
-    axes.annotate(f"all: {rate:.0%}", (len(lift) + 0.4, rate), ha="right", va="bottom", color=INK)
-    axes.yaxis.set_major_formatter(_percent())
-    axes.set(xlabel="tenth of the list, highest score first", ylabel="churn rate", xticks=range(1, len(lift) + 1))
-
-
-def _percent() -> Any:
-    """Return a formatter for shares."""
-    from matplotlib.ticker import PercentFormatter
-
-    return PercentFormatter(1, decimals=0)
-
-# %% ../../nbs/models/report.ipynb #0133f75e
-def _curves(case: _Case, frame: pd.DataFrame, lift: pd.DataFrame) -> Html:
-    """Draw the four pictures of a ranking."""
-    auc, precision = frame.loc[["roc_auc", "pr_auc"], "value"]
-    tenths, found = (", ".join(f"{value:.0%}" for value in lift[name]) for name in ("churn_rate", "found"))
-    return gallery(
-        picture(
-            lambda axes: _draw_roc(axes, case),
-            "ROC curve",
-            f"ROC curve: the area under it is {auc:.3f}; that of the diagonal, chance, is 0.5.",
-        ),
-        picture(
-            lambda axes: _draw_precision(axes, case),
-            "Precision-recall curve",
-            f"Precision-recall curve: the area under it is {precision:.3f}; that of the dashed line, chance, is {case.rate:.3f}.",
-        ),
-        picture(
-            lambda axes: _draw_gain(axes, case),
-            "Cumulative gain",
-            f"Cumulative gain: calling one to ten tenths of the customers reaches {found} of the churners.",
-        ),
-        picture(
-            lambda axes: _draw_lift(axes, lift, case.rate),
-            "Churn rate by tenth of the list",
-            f"Bars: the churn rate of each tenth, highest score first, is {tenths}.",
-        ),
-    )
-
-
-def _ranking(case: _Case, frame: pd.DataFrame) -> list[Html]:
-    """Show how well the customers are ranked."""
-    lift = lift_table(case.y, case.proba)
-    first, third = lift.iloc[0], lift["found"].iloc[2]
-    words = (
-        f"Of the tenth of customers with the highest scores, {first['churn_rate']:.0%} churned: {first['lift']:.1f} times "
-        f"as many as on average. Calling three tenths reaches {third:.0%} of all churners."
-    )
-    rows = [
-        [f"{share:.0%}", f"{row['churn_rate']:.1%}", f"{row['lift']:.2f}", f"{row['found']:.1%}"]
-        for share, row in lift.iterrows()
-    ]
-    return [
-        paragraph(words, "lead"),
-        _curves(case, frame, lift),
-        table(["called so far", "churn rate of this tenth", "lift", "churners found so far"], rows, "Lift and gain"),
-    ]
-
-# %% ../../nbs/models/report.ipynb #ca5ab73d
-def _chance_error(proba: _Floats, draws: int = 200) -> float:
-    """Return the ECE that exactly right probabilities stay below in 95 of 100 cases."""
-    rng = np.random.default_rng(0)
-    sample = proba if len(proba) <= 20_000 else rng.choice(proba, 20_000, replace=False)
-    errors = [expected_calibration_error(rng.random(len(sample)) < sample, sample) for _ in range(draws)]
-    return float(np.quantile(errors, 0.95) * np.sqrt(len(sample) / len(proba)))
-
-
-def _draw_reliability(axes: "Axes", bins: pd.DataFrame) -> None:
-    """Draw what was predicted against what happened; the area of a dot is its share of the customers."""
-    axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--", alpha=0.6)
-    axes.plot(bins["predicted"], bins["churned"], color=FIRST)
-    size = 20 + 300 * bins["customers"] / bins["customers"].sum()
-    axes.scatter(bins["predicted"], bins["churned"], s=size, color=FIRST, linewidth=0)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(_percent())
-    axes.set(xlabel="mean predicted probability", ylabel="share that churned", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-
-
-def _draw_scores(axes: "Axes", case: _Case) -> None:
-    """Draw how the scores of both kinds of customers are spread."""
-    for outcome, label, colour in ((0, "stayed", FIRST), (1, "churned", SECOND)):
-        counts, edges = np.histogram(case.proba[case.y == outcome], bins=25, range=(0, 1))
-        axes.stairs(counts, edges, fill=True, color=colour, alpha=0.35, linewidth=0)
-        axes.stairs(counts, edges, color=colour, label=label, linewidth=1.4)
-    axes.xaxis.set_major_formatter(_percent())
-    axes.set(xlabel="predicted probability", ylabel="customers", xlim=(0, 1))
-    axes.legend(loc="upper right")
-
-# %% ../../nbs/models/report.ipynb #4baf20a3
-def _calibration_words(error: float, chance: float, gap: float) -> str:
-    """Say in words what an expected calibration error means here."""
-    words = f"A probability is off by {100 * error:.1f} points on average (ECE {error:.3f}). "
-    if error <= chance:
-        return words + (
-            f"If every probability were exactly right, chance alone would bring up to {100 * chance:.1f} points on this "
-            "many customers: there is no sign that the probabilities mean anything but what they say."
-        )
-    way = "higher" if gap > 0 else "lower"
-    return words + (
-        f"Chance alone would explain up to {100 * chance:.1f} points, so the probabilities are partly wrong; on average "
-        f"they are {100 * abs(gap):.1f} points {way} than the share that churned. Do not multiply them with money as they are."
-    )
-
-
-def _probabilities(case: _Case) -> list[Html]:
-    """Show whether the probabilities mean what they say."""
-    bins, error = reliability_table(case.y, case.proba), expected_calibration_error(case.y, case.proba)
-    words = _calibration_words(error, _chance_error(case.proba), float(case.proba.mean() - case.rate))
-    rows = [
-        [f"{share:.0%} to {share + 0.1:.0%}", f"{n:,}", f"{predicted:.1%}", f"{churned:.1%}"]
-        for share, n, predicted, churned in zip(
-            bins.index.to_numpy() / 10, bins["customers"], bins["predicted"], bins["churned"], strict=True
-        )
-    ]
-    alt = "Reliability curve: " + "; ".join(f"predicted {row[2]}, churned {row[3]}" for row in rows) + "."
-    middle = [f"{np.median(case.proba[case.y == outcome]):.0%}" for outcome in (0, 1)]
-    spread = (
-        f"Histogram of scores: the median is {middle[0]} for those who stayed and {middle[1]} for those who churned."
-    )
-    formula = (
-        "ECE = Σ (n_b / n) · |share churned − mean probability|, over ten bins b of equal width with n_b of n customers: "  # noqa: RUF001
-        "Naeini, Cooper and Hauskrecht (2015), Obtaining well calibrated probabilities using Bayesian binning, AAAI."
-    )
-    return [
-        paragraph(words, "lead"),
-        gallery(
-            picture(lambda axes: _draw_reliability(axes, bins), "Reliability curve", alt),
-            picture(lambda axes: _draw_scores(axes, case), "Scores of the test customers", spread),
-        ),
-        table(["probability", "customers", "predicted", "churned"], rows, "Predicted and happened"),
-        paragraph(formula, "note"),
-    ]
-
-# %% ../../nbs/models/report.ipynb #8cc09d2e
-def _campaigns(case: _Case, curve: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Return what a few campaigns would have brought."""
-    best = float(curve["threshold"].iloc[curve["profit_per_customer"].to_numpy().argmax()])
-    found = {}
-    own = {} if case.model.threshold_ == 0.5 else {"the model's threshold": case.model.threshold_}
-    for name, threshold in {"best threshold": best, "threshold 0.5": 0.5, **own, "contact everybody": 0.0}.items():
-        called = case.proba >= threshold
-        profit = np.interp(called.mean(), curve["share_contacted"], curve["profit_per_customer"])
-        found[name] = {
-            "threshold": threshold,
-            "contacted": int(called.sum()),
-            "share": float(called.mean()),
-            "reached": int(case.y[called].sum()),
-            "profit": float(profit),
-        }
-    return found
-
-
-def _draw_profit(axes: "Axes", curve: pd.DataFrame, campaigns: dict[str, dict[str, float]]) -> None:
-    """Draw the profit of each length of the list, with the best threshold and 0.5 marked."""
-    axes.axhline(0, color=INK, linewidth=0.8, alpha=0.6)
-    axes.plot(*_thin(curve[["share_contacted", "profit_per_customer"]].to_numpy()).T, color=FIRST)
-    marks = {"best threshold": ("o", SECOND), "threshold 0.5": ("o", INK), "the model's threshold": ("D", FIRST)}
-    for name, (shape, colour) in marks.items():
-        if mark := campaigns.get(name):
-            label = name if name == "threshold 0.5" else f"{name} ({mark['threshold']:.3f})"
-            axes.plot(mark["share"], mark["profit"], shape, color=colour, markersize=7, linewidth=0, label=label)
-    axes.xaxis.set_major_formatter(_percent())
-    axes.set(xlabel="share of customers contacted, highest score first", ylabel="profit per customer", xlim=(0, 1))
-    axes.legend(loc="best")
-
-# %% ../../nbs/models/report.ipynb #5e8693de
-def _assumptions(economics: Economics) -> str:
-    """Say what the money rests on."""
-    value = economics.customer_value
-    worth = f"what column {value!r} says (its mean counts)" if isinstance(value, str) else f"{value:,g}"
-    rate = f"{economics.mean_acceptance:.0%}"
-    if isinstance(economics.acceptance, tuple):
-        rate += " on average (a beta distribution with {:g} and {:g})".format(*economics.acceptance)
-    return (
-        f"Assumed, not measured: a customer who stays is worth {worth}, the incentive costs {economics.incentive_cost:,g}, "
-        f"a contact {economics.contact_cost:,g}, and {rate} of the contacted churners accept. All amounts are in one currency."
-    )
-
-
-def _profit_words(best: dict[str, float], half: dict[str, float], n: int) -> str:
-    """Say in words how many to contact, and what it brings."""
-    if best["profit"] <= 0 or not best["contacted"]:
-        return "With these economics no contact pays: the best campaign on the test customers is none."
-    return (
-        f"Contact {best['contacted']:,.0f} of {n:,} customers ({best['share']:.0%}), those with a probability of "
-        f"{best['threshold']:.3f} or more: {best['reached']:,.0f} churners are reached, and the campaign brings "
-        f"{best['profit']:,.2f} per customer of the base. A threshold of 0.5 brings {half['profit']:,.2f}."
-    )
-
-
-def _money(case: _Case, economics: Economics | None) -> list[Html]:
-    """Show what contacting customers is worth."""
-    if economics is None:
-        return [paragraph("No costs and values were given, so nothing can be said about money.")]
-    values = economics.values(case.X) if isinstance(economics.customer_value, str) else None
-    curve = profit_curve(case.y, case.proba, economics, values)
-    campaigns = _campaigns(case, curve)
-    best = campaigns["best threshold"]
-    rows = [
-        [
-            name,
-            f"{each['threshold']:.3f}",
-            f"{each['contacted']:,.0f} ({each['share']:.0%})",
-            f"{each['reached']:,.0f}",
-            f"{each['profit']:,.2f}",
-            f"{each['profit'] * len(case.y):,.0f}",
-        ]
-        for name, each in campaigns.items()
-    ]
-    figures = [
-        ["MPC, maximum profit", f"{best['profit']:,.2f}", "per customer, at the best threshold"],
-        [
-            "EMPC, expected maximum profit",
-            f"{expected_maximum_profit(case.y, case.proba, economics, values):,.2f}",
-            "the same, averaged over the acceptance rate",
-        ],
-    ]
-    header = ["campaign", "threshold", "contacted", "churners reached", "profit per customer", "profit"]
-    alt = f"Profit curve: it is highest, {best['profit']:,.2f} per customer, where {best['share']:.0%} are contacted."
-    note = (
-        "The best threshold is found on the customers that it is tried on, so its profit is a little flattered; choose "
-        "the one to work with on out-of-fold predictions. MPC and EMPC: Verbraken, Verbeke and Baesens (2013), IEEE "
-        "Transactions on Knowledge and Data Engineering 25(5)."
-    )
-    return [
-        paragraph(_profit_words(best, campaigns["threshold 0.5"], len(case.y)), "lead"),
-        paragraph(_assumptions(economics)),
-        gallery(picture(lambda axes: _draw_profit(axes, curve, campaigns), "Profit curve", alt)),
-        table(header, rows, "Campaigns on the test customers"),
-        table(["metric", "amount", "meaning"], figures, "Profit metrics"),
-        paragraph(note, "note"),
-    ]
-
-# %% ../../nbs/models/report.ipynb #a401a8c5
-def _sample(case: _Case, size: int) -> npt.NDArray[np.int64]:
-    """Return some of the test customers, churners and others in their shares; all if they are not more."""
-    if len(case.y) <= size:
-        return np.arange(len(case.y))
-    rng, kinds = np.random.default_rng(0), [np.flatnonzero(case.y == outcome) for outcome in (0, 1)]
-    chosen = [rng.choice(kind, max(1, round(size * len(kind) / len(case.y))), replace=False) for kind in kinds]
-    return np.sort(np.concatenate(chosen))
-
-
-def _importance(case: _Case, repeats: int = 5, size: int = 2_000) -> pd.DataFrame:
-    """Return by how much shuffling each raw column lowers the ROC-AUC: mean and spread, highest first."""
-    rows, rng = _sample(case, size), np.random.default_rng(0)
-    engineer = case.model.feature_engineer_
-    names = [name for name in engineer.raw_names_ if name in case.X and name not in engineer.left_out_]
-    y, before = case.y[rows], roc_auc_score(case.y[rows], case.proba[rows])
-    copies = case.X.iloc[np.tile(rows, repeats)].reset_index(drop=True)
-    drops = {}
-    for name in names:
-        shuffled = np.concatenate([rng.permutation(rows) for _ in range(repeats)])
-        changed = copies.assign(**{name: case.X[name].iloc[shuffled].reset_index(drop=True)})
-        proba = case.model.predict_proba(changed)[:, 1].reshape(repeats, len(rows))
-        drops[name] = [before - roc_auc_score(y, each) for each in proba]
-    by_column = pd.DataFrame.from_dict(drops, orient="index")
-    found = pd.DataFrame({"drop": by_column.mean(axis=1), "spread": by_column.std(axis=1)})
-    return found.sort_values("drop", ascending=False, kind="stable")
-
-# %% ../../nbs/models/report.ipynb #6a4cd54f
-def _numbers(case: _Case, name: str) -> _Floats | None:
-    """Return a raw column in the unit of its encoder, or None if it is a category."""
-    encoder = case.model.feature_engineer_.columns_[name]
-    if isinstance(encoder, CategoricalEncoder):
-        return None
-    return np.asarray(encoder.encode(case.X[name])[:, 0] * encoder.scale + encoder.mean, dtype=np.float64)
-
-
-def _gaps(column: pd.Series) -> npt.NDArray[np.bool_]:
-    """Tell which values are missing or blank."""
-    return np.asarray(column.isna() | (column.astype(str).str.strip() == ""), dtype=bool)
-
-
-def _grid(case: _Case, name: str) -> npt.NDArray[np.int64]:
-    """Return rows of the test table whose values of a column are worth trying."""
-    known = np.flatnonzero(~_gaps(case.X[name]))
-    numbers = _numbers(case, name)
-    if numbers is None:
-        texts = case.X[name].iloc[known].astype(str)
-        frequent = texts.value_counts().index[:8]
-        return np.asarray([known[np.flatnonzero(texts == text)[0]] for text in frequent], dtype=np.int64)
-    ordered = known[np.argsort(numbers[known], kind="stable")]
-    chosen = ordered[np.linspace(0, len(ordered) - 1, min(15, len(ordered))).astype(int)] if len(ordered) else ordered
-    _, first = np.unique(numbers[chosen], return_index=True)
-    return np.asarray(chosen[first], dtype=np.int64)
-
-
-def _partial_dependence(case: _Case, name: str, size: int = 500) -> tuple[npt.NDArray[np.int64], _Floats]:
-    """Return rows with a value of a column, and the mean prediction if all customers had that value."""
-    rows, tried = _sample(case, size), _grid(case, name)
-    if not len(tried):
-        return tried, np.empty(0)
-    copies = case.X.iloc[np.tile(rows, len(tried))].reset_index(drop=True)
-    values = case.X[name].iloc[np.repeat(tried, len(rows))].reset_index(drop=True)
-    proba = case.model.predict_proba(copies.assign(**{name: values}))[:, 1]
-    return tried, np.asarray(proba.reshape(len(tried), len(rows)).mean(axis=1), dtype=np.float64)
-
-# %% ../../nbs/models/report.ipynb #96dbb57a
-def _draw_importance(axes: "Axes", importance: pd.DataFrame) -> None:
-    """Draw the columns that matter most."""
-    shown = importance.head(12)[::-1]
-    axes.barh(range(len(shown)), shown["drop"], xerr=shown["spread"].fillna(0), color=FIRST, ecolor=INK, height=0.7)
-    axes.set_yticks(range(len(shown)), [_label(name) for name in shown.index])
-    axes.set(xlabel="loss of ROC-AUC if the column is shuffled")
-
-
-def _label(text: str, length: int = 24) -> str:
-    """Return text on one line that fits beside an axis."""
-    line = " ".join(text.split())
-    return line if len(line) <= length else f"{line[: length - 1]}…"
-
-
-def _draw_dependence(axes: "Axes", case: _Case, name: str, tried: npt.NDArray[np.int64], mean: _Floats) -> None:
-    """Draw the mean prediction against the values of a column."""
-    numbers, values = _numbers(case, name), case.X[name].iloc[tried]
-    kind = case.model.feature_engineer_.columns_[name].kind
-    if numbers is None or kind == "boolean":
-        order = np.argsort(mean)
-        axes.barh(range(len(tried)), mean[order], color=FIRST, height=0.7)
-        axes.set_yticks(range(len(tried)), [_label(str(value)) for value in values.iloc[order]])
-        axes.xaxis.set_major_formatter(_percent())
-        axes.set(xlabel="mean predicted probability", xlim=(0, min(1, 1.25 * mean.max() + 0.02)))
-        return
-    at = numbers[tried].astype("datetime64[D]") if kind == "date" else numbers[tried]
-    axes.plot(at, mean, color=FIRST, marker="o", markersize=3.5)
-    axes.yaxis.set_major_formatter(_percent())
-    axes.tick_params(axis="x", labelrotation=30 if kind == "date" else 0)
-    axes.set(xlabel=_label(name, 40), ylabel="mean predicted probability", ylim=(0, min(1, 1.25 * mean.max() + 0.02)))
-
-# %% ../../nbs/models/report.ipynb #256bc4e5
-def _dependence_picture(case: _Case, name: str) -> list[Html]:
-    """Show in which direction a column pulls; nothing if the test customers have no value in it."""
-    tried, mean = _partial_dependence(case, name)
-    if not len(tried):
-        return []
-    said = ", ".join(
-        f"{_label(str(case.X[name].iloc[row]))}: {value:.0%}" for row, value in zip(tried, mean, strict=True)
-    )
-    alt = f"Mean predicted probability if all customers had the same {name}: {said}."
-    draw = lambda axes: _draw_dependence(axes, case, name, tried, mean)  # noqa: E731
-    return [picture(draw, f"If all customers had the same {name}", alt, height=2.8)]
-
-
-def _columns(case: _Case, importance: pd.DataFrame) -> list[Html]:
-    """Show what the model looks at."""
-    top = importance[importance["drop"] > 0].index[:4]
-    if not len(top):
-        return [paragraph("Shuffling any one column does not make the ranking worse: no column matters on its own.")]
-    words = f"The column that the ranking owes most to is {top[0]}: if its values are shuffled, roc_auc falls by {importance['drop'].iloc[0]:.3f}."
-    note = (
-        "Columns that say the same share their importance, so that each of them looks smaller than it is. Curves and bars "
-        "show what the model predicts, not what would happen: a column that goes with churn need not be its cause."
-    )
-    alt = (
-        "Loss of ROC-AUC: "
-        + ", ".join(f"{name} {drop:.3f}" for name, drop in importance["drop"].head(12).items())
-        + "."
-    )
-    height = 0.9 + 0.24 * min(len(importance), 12)
-    draw = lambda axes: _draw_importance(axes, importance)  # noqa: E731
-    pictures = [picture(draw, "Importance of the columns", alt, height=height)]
-    return [
-        paragraph(words, "lead"),
-        gallery(*pictures),
-        gallery(*(each for name in top for each in _dependence_picture(case, name))),
-        paragraph(note, "note"),
-    ]
-
-# %% ../../nbs/models/report.ipynb #0e5b768a
-_TOO_FEW = "too few customers to say"
-
-
-def _auc_margin(auc: float, churners: int, others: int) -> float:
-    """Return half the 95 % interval of an AUC, by Hanley and McNeil."""
-    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    variance = auc * (1 - auc) + (churners - 1) * (q1 - auc**2) + (others - 1) * (q2 - auc**2)
-    return float(1.96 * np.sqrt(max(variance, 0) / (churners * others)))
-
-
-def _rate_interval(churners: int, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a churn rate, by Wilson."""
-    rate, z2 = churners / n, 1.96**2
-    middle, half = rate + z2 / (2 * n), 1.96 * np.sqrt(rate * (1 - rate) / n + z2 / (4 * n**2))
-    return float((middle - half) / (1 + z2 / n)), float((middle + half) / (1 + z2 / n))
-
-
-def _segment_row(segment: str, y: npt.NDArray[np.int64], proba: _Floats) -> list[str]:
-    """Describe the customers of one segment."""
-    n, churners = len(y), int(y.sum())
-    if n < 30:
-        return [segment, f"{n:,}", "–", "–", "–", _TOO_FEW]  # noqa: RUF001
-    low, high = _rate_interval(churners, n)
-    churned = f"{y.mean():.1%} ({low:.1%} – {high:.1%})"  # noqa: RUF001
-    row = [segment, f"{n:,}", churned, f"{proba.mean():.1%}"]
-    remarks = []
-    gap, error = proba.mean() - y.mean(), np.sqrt((proba * (1 - proba)).sum()) / n
-    if abs(gap) > 3 * error:
-        remarks.append(f"predicted {'too high' if gap > 0 else 'too low'}")
-    if min(churners, n - churners) < 5:
-        return [*row, "–", "; ".join([_TOO_FEW + " how well they are ranked", *remarks])]  # noqa: RUF001
-    auc = float(roc_auc_score(y, proba))
-    margin = _auc_margin(auc, churners, n - churners)
-    if auc - margin <= 0.5:
-        remarks.append("ranking could be chance")
-    interval = _range(max(auc - margin, 0), min(auc + margin, 1), 2)
-    return [*row, f"{auc:.2f} ({interval})", "; ".join(remarks)]
-
-# %% ../../nbs/models/report.ipynb #2f9e13d2
-def _segments_of(case: _Case, name: str, most: int = 10) -> pd.Series | None:
-    """Return the segment of each customer by a column, or None if it has too many values, or only one."""
-    column = case.X[name]
-    texts = column.astype(object).where(~_gaps(column), "(missing)").astype(str)
-    return texts if 2 <= texts.nunique() <= most else None
-
-
-def _cut(case: _Case, name: str) -> pd.Series:
-    """Return the segment of each customer by any column: quarters of numbers and dates, the most frequent of texts."""
-    segments, column = _segments_of(case, name), case.X[name]
-    if segments is not None:
-        return segments
-    gaps = _gaps(column)
-    is_date = pd.api.types.is_datetime64_any_dtype(column.dtype)
-    numbers = column.dt.normalize() if is_date else pd.to_numeric(column.mask(gaps), errors="coerce")
-    if (numbers.notna() | gaps).all() and numbers.nunique() > 1:
-        quarters = pd.qcut(numbers, 4, duplicates="drop")
-        ends = [f"{q.left:%Y-%m-%d} to {q.right:%Y-%m-%d}" if is_date else f"{q.left:g} to {q.right:g}" for q in
-                quarters.cat.categories]  # fmt: skip
-        return quarters.cat.rename_categories(ends).astype(object).where(~gaps, "(missing)").astype(str)
-    texts = column.astype(object).where(~gaps, "(missing)").astype(str)
-    return texts.where(texts.isin(texts.value_counts().index[:9]), "(others)")
-
-
-def _segment_table(case: _Case, name: str, segments: pd.Series) -> Html:
-    """Show how the model does on each segment of a column."""
-    groups = [(str(value), (segments == value).to_numpy()) for value in segments.value_counts().index]
-    rows = [_segment_row(value, case.y[members], case.proba[members]) for value, members in groups]
-    header = [name, "customers", "churned", "mean prediction", "AUC", "remark"]
-    if not any(row[-1] for row in rows):
-        header, rows = header[:-1], [row[:-1] for row in rows]
-    return table(header, rows, f"Segments by {name}")
-
-
-def _segments(case: _Case, importance: pd.DataFrame, chosen: Sequence[str] | None = None) -> list[Html]:
-    """Show how the model does on each segment of the chosen columns, or of those that matter."""
-    if chosen is not None:
-        cut = {name: _cut(case, name) for name in chosen}
-    else:
-        found = {name: _segments_of(case, name) for name in importance.index[:10]}
-        cut = dict([(name, segments) for name, segments in found.items() if segments is not None][:4])
-    if not cut:
-        return [paragraph("None of the ten most important columns has few enough values to cut the customers by.")]
-    words = (
-        "Churned and mean prediction should be close in each row. An AUC within a segment is often lower than the one of "
-        "all customers, since the segment itself explains a part; a lasting gap between segments is worth a question. "
-        "Intervals are of 95%."
-    )
-    return [paragraph(words), *(_segment_table(case, name, segments) for name, segments in cut.items())]
-
-# %% ../../nbs/models/report.ipynb #f6ad822d
-def _drift(case: _Case, X_train: pd.DataFrame | None, y_train: Any) -> list[Html]:
-    """Show whether the scores have moved between training and test."""
-    if X_train is None:
-        return [paragraph("The training customers were not given, so nothing can be said about a change since then.")]
-    before = np.asarray(case.model.predict_proba(_tidy(X_train)), dtype=np.float64)[:, 1]
-    bins = 10
-    psi = population_stability_index(before, case.proba, bins)
-    chance = float(chi2.ppf(0.95, bins - 1) * (1 / len(before) + 1 / len(case.proba)))
-    gap = case.proba.mean() - before.mean()
-    verdict = "no more than chance explains" if psi <= chance else "more than chance explains"
-    if psi > chance:
-        verdict += ": a small change" if psi < 0.1 else ": a change" if psi < 0.25 else ": a large change"
-    words = (
-        f"The mean score is {100 * abs(gap):.1f} points {'higher' if gap >= 0 else 'lower'} in the test than in training. The population stability "
-        f"index is {psi:.3f}, {verdict} (up to {chance:.3f})."
-    )
-    rates = ["–", f"{case.rate:.1%}"]  # noqa: RUF001
-    if y_train is not None:
-        rates[0] = f"{(np.asarray(y_train) == case.model.classes_[1]).mean():.1%}"
-    rows = [
-        [name, f"{len(scores):,}", f"{scores.mean():.1%}", f"{np.median(scores):.1%}", rate]
-        for name, scores, rate in zip(("training", "test"), (before, case.proba), rates, strict=True)
-    ]
-    note = (
-        "PSI = Σ (a_b − e_b) · ln(a_b / e_b), over ten parts b of equal size in training, with share e_b there and a_b in "  # noqa: RUF001
-        "the test; 0.1 counts as a small change and 0.25 as a large one: Siddiqi (2006), Credit Risk Scorecards, Wiley. "
-        "Chance: 95% quantile of (1/n + 1/m) · χ² with nine degrees of freedom, Yurdakul and Naranjo (2020), Journal of "
-        "Risk Model Validation 14(4). A model that fits its training customers too closely moves the index as well."
-    )
-    return [
-        paragraph(words, "lead"),
-        table(["customers", "how many", "mean score", "median score", "churned"], rows, "Scores in training and test"),
-        paragraph(note, "note"),
-    ]
-
-# %% ../../nbs/models/report.ipynb #21086f86
-def _left_out(case: _Case) -> list[Html]:
-    """Show the columns that the model does not use."""
-    left_out = case.model.feature_engineer_.left_out_
-    if not left_out:
-        return [paragraph("None: every column of the table is in use.")]
-    return [
-        table(["column", "why"], [[name, reason] for name, reason in left_out.items()], "Columns that are not used")
-    ]
-
-
-def _limits(case: _Case, economics: Economics | None) -> list[Html]:
-    """Say what the report cannot know."""
-    items = [
-        f"It is one split: {len(case.y):,} customers who happened to be in the test. Others would give other figures, "
-        "mostly within the intervals above.",
-        "It is about past customers. Prices, offers and competitors change; look at the figures again on new customers "
-        "whose outcome is known.",
-        "It does not know causes. That a column matters to the model does not mean that changing it keeps a customer.",
-        "It does not know whom a call would win back. That is measured by calling some and, on purpose, not calling "
-        "others like them.",
-        "It cannot see what no column holds, nor whether the columns were known at the time of the decision.",
-    ]
-    if economics is not None:
-        items.append("Its money is as right as the costs, values and acceptance that were put in.")
-    return [bullets(items)]
-
-# %% ../../nbs/models/report.ipynb #0f6b786c
-@dataclass(frozen=True, repr=False)
-class EvaluationReport:
-    """A report on a model: a page for people, and its figures for programs.
-
-    Attributes
-    ----------
-    title : str
-        The title of the page.
-    html : str
-        An HTML document without scripts, whose pictures are in it and which asks no other host for anything.
-    """
+class _Page:
+    """A page that shows itself in a notebook and writes itself to a file."""
 
     title: str
     html: str
-    _figures: pd.DataFrame = field(compare=False)
-
-    def __repr__(self) -> str:
-        return f"<EvaluationReport {self.title!r}: .to_frame(), .save(path)>"
 
     def _repr_html_(self) -> str:
         """Show the page in a notebook, in a frame of its own."""
@@ -878,18 +61,6 @@ class EvaluationReport:
             f'<iframe sandbox="" title="{escape(self.title)}" srcdoc="{escape(self.html)}" loading="lazy" '
             'style="width: 100%; height: 80vh; border: 1px solid #8888"></iframe>'
         )
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return the figures, one row for each metric.
-
-        Returns
-        -------
-        DataFrame
-            The columns of `evaluation_table`: ``value``, ``low``, ``high``, ``always_no`` and, as far as the report
-            was given what they need, ``logistic_regression`` and ``best_possible``; and ``cv_mean`` and ``cv_std``
-            of a cross-validation.
-        """
-        return self._figures.copy()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the page to a file, at once or not at all; missing folders are made.
@@ -910,6 +81,36 @@ class EvaluationReport:
             If the file cannot be written: no room, no permission, a folder of that name.
         """
         return _write(Path(path), self.html)
+
+# %% ../../nbs/models/report.ipynb #0f6b786c
+@dataclass(frozen=True, repr=False)
+class EvaluationReport(_Page):
+    """A report on a model: a page for people, and its figures for programs.
+
+    Attributes
+    ----------
+    title : str
+        The title of the page.
+    html : str
+        An HTML document without scripts, whose pictures are in it and which asks no other host for anything.
+    """
+
+    _figures: pd.DataFrame = field(compare=False)
+
+    def __repr__(self) -> str:
+        return f"<EvaluationReport {self.title!r}: .to_frame(), .save(path)>"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the figures, one row for each metric.
+
+        Returns
+        -------
+        DataFrame
+            The columns of `evaluation_table`: ``value``, ``low``, ``high``, ``always_no`` and, as far as the report
+            was given what they need, ``logistic_regression`` and ``best_possible``; and ``cv_mean`` and ``cv_std``
+            of a cross-validation.
+        """
+        return self._figures.copy()
 
     def save_folder(self, folder: str | os.PathLike[str]) -> Path:
         """Write the page and its figures: ``report.html`` and ``metrics.csv``.
@@ -933,15 +134,6 @@ class EvaluationReport:
         return self.save(Path(folder) / "report.html")
 
 # %% ../../nbs/models/report.ipynb #01e16f1a
-def _write(path: Path, text: str) -> Path:
-    """Write a file of a report, or say that it was not written."""
-    try:
-        write_file_atomically(path, text.encode(errors="xmlcharrefreplace"))
-    except OSError as error:
-        raise type(error)(error.errno, f"The report was not written: {error.strerror}", str(path)) from error
-    return path
-
-
 def check_report_folder(folder: Path) -> None:
     """Check that a report can be drawn and may go to a folder; call it before a long computation.
 
@@ -960,6 +152,15 @@ def check_report_folder(folder: Path) -> None:
     if folder.is_file() or folder.suffix in (".html", ".htm"):
         raise ValueError(f"{folder}: a report is a folder, for report.html and metrics.csv; name one")
     require_matplotlib()
+
+# %% ../../nbs/models/report.ipynb #8fb0aac1
+def _lead(case: Case) -> str:
+    """Say in a sentence what the report is about."""
+    model = case.model
+    return (
+        f"A {model.model_type.replace('_', ' ')} model, trained on {model.n_rows_:,} customers, tested on {len(case.y):,} "
+        f"others of whom {case.rate:.1%} churned. Trained {when(model.trained_at_)}."
+    )
 
 # %% ../../nbs/models/report.ipynb #47a56d6e
 def evaluate_report(
@@ -1021,29 +222,25 @@ def evaluate_report(
     require_matplotlib()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # what is odd about the table was said before
-        case = _examine(model, X, y)
+        case = examine(model, X, y)
         for name in segments or ():
             if name not in case.X:
                 raise ValueError(f"segments: the table has no column {name!r}")
-        importance, others = _importance(case), _others(case, X_train, y_train, truth)
-        frame = _frame(case, cv, others)
+        importance, others = column_importance(case), others_of(case, X_train, y_train, truth)
+        frame = figures_frame(case, cv, others)
         sections = {
-            "What was trained": _describe(case),
-            "What was noticed": _notice(findings),
-            "How good it is": _figures(case, frame, cv, others),
-            "Decisions": _decisions(case),
-            "Ranking": _ranking(case, frame),
-            "Probabilities": _probabilities(case),
-            "Money": _money(case, economics),
-            "What it looks at": _columns(case, importance),
-            "Segments": _segments(case, importance, segments),
-            "Training and test": _drift(case, X_train, y_train),
-            "Columns left out": _left_out(case),
-            "What this report does not know": _limits(case, economics),
+            "What was trained": training_section(case),
+            "What was noticed": findings_section(findings),
+            "How good it is": figures_section(case, frame, cv, others),
+            "Decisions": decisions_section(case),
+            "Ranking": ranking_section(case, frame),
+            "Probabilities": probabilities_section(case),
+            "Money": money_section(case, economics),
+            "What it looks at": columns_section(case, importance),
+            "Segments": segments_section(case, importance, segments),
+            "Training and test": drift_section(case, X_train, y_train),
+            "Columns left out": left_out_section(case),
+            "What this report does not know": limits_section(case, economics),
         }
-    lead = (
-        f"A {model.model_type.replace('_', ' ')} model, trained on {model.n_rows_:,} customers, tested on {len(case.y):,} "
-        f"others of whom {case.rate:.1%} churned. Trained {_when(model.trained_at_)}."
-    )
-    html = page(title, lead, sections, f"Made by churn_mlops {__version__}.")
+    html = page(title, _lead(case), sections, f"Made by churn_mlops {__version__}.")
     return EvaluationReport(title, html, frame)
