@@ -45,7 +45,11 @@
     const over = box.scrollWidth > box.clientWidth || (box.scrollHeight > box.clientHeight + 1 && box.tagName !== "PRE");
     const scrolls = over && /auto|scroll/.test(getComputedStyle(box).overflowX + getComputedStyle(box).overflowY);
     if (scrolls) box.tabIndex = 0; else box.removeAttribute("tabindex");
+    const more = () => box.classList.toggle("has-more", scrolls && box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
+    box.onscroll = more;
+    more();
   });
   window.addEventListener("load", mark);
+  document.addEventListener("toggle", mark, true);  // what was folded has a width only once it is open
   window.addEventListener("resize", mark);
 })();
