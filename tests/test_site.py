@@ -437,10 +437,11 @@ def test_class_with_a_private_base_has_its_own_words_and_public_types(tool, tmp_
         ("The empc, or EMPC.", "The empc, or [EMPC](g.md#empc)."),
         ("A shoplift.", "A shoplift."),
         ("A lift-and-drop curve.", "A lift-and-drop curve."),
+        ("They drift apart; then drift.", "They drift apart; then [drift](g.md#drift)."),
     ],
 )
 def test_glossary_links_prose_only_and_once(tool, text: str, made: str) -> None:
-    assert tool("pages").linked(text, {"EMPC": "empc", "Lift": "lift"}, "g.md", set()) == made
+    assert tool("pages").linked(text, {"EMPC": "empc", "Drift": "drift", "Lift": "lift"}, "g.md", set()) == made
 
 
 def test_glossary_of_a_page_links_a_term_once(tool) -> None:
