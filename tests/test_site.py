@@ -397,6 +397,13 @@ def test_tables_of_customers_have_text_at_the_left(tool) -> None:
     assert re.findall(r'<t[hd] class="text">(.*?)<', made) == ["plan", "basic", "NaN"]
 
 
+def test_tables_of_customers_have_one_row_of_names(tool) -> None:
+    table = pd.DataFrame({"remark": ["a long remark " * 5], "x": [1]}).rename_axis("customer").to_html()
+    made = tool("finish_site").DATAFRAME.sub(tool("finish_site").dataframe, table)
+    assert re.findall(r"<th[^>]*>(.*?)</th>", made) == ["customer", "remark", "x", "0"]
+    assert len(re.findall(r'class="text long"', made)) == 2
+
+
 @pytest.mark.parametrize(
     ("source", "shown"),
     [

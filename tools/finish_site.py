@@ -19,6 +19,11 @@ OUTPUT = re.compile(r'(<div class="cell-output[^>]*>\s*<pre)(><code>)(.*?)(</cod
 DESCRIBED = re.compile(
     r'<table class="([^"]*)">(?=\s*<thead>\s*<tr>(?:\s*<th>[^<]*</th>){2}\s*<th>meaning</th>\s*</tr>)'
 )
+# The head of a table whose index has a name: one row with the columns, another with the name alone.
+NAMED_INDEX = re.compile(
+    r"(<thead>\s*<tr[^>]*>\s*<th>)(</th>(?:(?!<tr).)*?</tr>)\s*<tr>\s*<th>([^<]+)</th>(?:\s*<th></th>)*\s*</tr>",
+    re.DOTALL,
+)
 PNG = re.compile(r'src="data:image/png;base64,([^"]+)"')
 TOC = re.compile(r'<nav [^>]*id="TOC".*?</nav>', re.DOTALL)
 NUMBER = re.compile(r"[-+\N{MINUS SIGN}]?[\d.,]+(?:e[-+]?\d+)?[ %]*|NaN|None|-?inf", re.IGNORECASE)
@@ -67,20 +72,22 @@ def output(found: re.Match[str]) -> str:
 
 def dataframe(found: re.Match[str]) -> str:
     """Put a table of pandas into a box of its own, its columns of text at the left and its numbers at the right."""
-    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in found[0].split("<tr")]
-    columns = list(zip(*(row for row in rows if row), strict=False))
-    texts = [any(cell.strip() and not NUMBER.fullmatch(cell.strip()) for cell in column) for column in columns]
+    one_head = NAMED_INDEX.sub(r"\1\3\2", found[0])
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in one_head.split("<tr")]
+    classes = []
+    for column in zip(*(row for row in rows if row), strict=False):
+        is_text = any(cell.strip() and not NUMBER.fullmatch(cell.strip()) for cell in column)
+        is_long = max(map(len, column)) > 48
+        classes.append(' class="text long"' if is_long else ' class="text"' if is_text else "")
 
     def row(found: re.Match[str]) -> str:
-        heads = len(re.findall(r"<th\b", found[0])) - len(texts) if "<td" not in found[0] else 0
-        place = iter([False] * max(heads, 0) + texts)
         tag = "td" if "<td" in found[0] else "th"
-        return re.sub(
-            rf"<{tag}(?=[ >])", lambda _: f'<{tag} class="text"' if next(place, False) else f"<{tag}", found[0]
-        )
+        n_names = len(re.findall(rf"<{tag}\b", found[0])) - len(classes)
+        place = iter([""] * n_names + classes)
+        return re.sub(rf"<{tag}(?=[ >])", lambda start: start[0] + next(place, ""), found[0])
 
-    table = re.sub(r"<tr\b.*?</tr>", row, found[0], flags=re.DOTALL)
-    return f'<div class="sd-table">{table}</div>'
+    aligned = re.sub(r"<tr\b.*?</tr>", row, one_head, flags=re.DOTALL)
+    return f'<div class="sd-table">{aligned}</div>'
 
 
 def sized(found: re.Match[str]) -> str:

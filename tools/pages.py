@@ -144,7 +144,8 @@ def entry(name: Name) -> str:
         known = fields(node)
         if known and not re.search(r"^(Parameters|Attributes)\n---", docstring(node), re.MULTILINE):
             rows = [[f"`{field}`", f"`{kind}`", meaning] for field, kind, meaning in known]
-            lines.append(markdown_table(["field", "type", "meaning"], rows))
+            heads = ["field", "type", "meaning"][: 3 if any(meaning for *_, meaning in rows) else 2]
+            lines.append(markdown_table(heads, [row[: len(heads)] for row in rows]))
         lines += [method(f"{anchor(name)}.{each}", body, name.file) for each, body in members(node) if docstring(body)]
     return "\n\n".join(lines)
 

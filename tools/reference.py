@@ -42,8 +42,13 @@ class Name:
 
     @property
     def summary(self) -> str:
-        """The first line of its docstring."""
-        return docstring(self.node).partition("\n")[0]
+        """The first line of its docstring; of a constant its type or its value, of a type what it stands for."""
+        node = self.node
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+            return docstring(node).partition("\n")[0]
+        if isinstance(node, ast.AnnAssign) and text(node.annotation) != "TypeAlias":
+            return f"`{text(node.annotation)}`"
+        return "`dict`" if isinstance(node.value, ast.Dict) else f"`{textwrap.shorten(text(node.value), 80)}`"
 
 
 def text(node: ast.expr) -> str:
