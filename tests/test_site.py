@@ -178,7 +178,7 @@ def test_every_page_lets_a_keyboard_skip_to_its_content(site: Path) -> None:
 def test_no_address_means_no_sitemap_card_or_edit_link(site: Path) -> None:
     text = (site / "index.html").read_text(encoding="utf-8")
     assert not (site / "sitemap.xml").exists()
-    assert [mark for mark in ("og:", "twitter:", "toc-action") if mark in text] == []
+    assert [mark for mark in ('"og:', '"twitter:', "toc-action") if mark in text] == []
 
 
 def test_unchanged_site_is_not_built_again(project: Path) -> None:
