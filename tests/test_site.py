@@ -1,7 +1,9 @@
 """What must hold of the site: every page whole by itself, every name found, the same pages from Quarto."""
 
 import ast
+import base64
 import importlib
+import io
 import json
 import os
 import re
@@ -13,8 +15,10 @@ from pathlib import Path
 from types import ModuleType
 from urllib.parse import urlsplit
 
+import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 URLS = '[project.urls]\nRepository = "https://github.com/example/churn"\nDocumentation = "https://example.org/churn"\n'
@@ -104,9 +108,10 @@ def test_every_check_of_the_site_finds_nothing(site: Path, tool) -> None:
     assert tool("check_site").findings(site, ROOT / "churn_mlops") == []
 
 
-def test_every_public_name_has_its_entry_in_the_reference(site: Path) -> None:
+def test_every_public_name_has_its_entry_in_the_reference(site: Path, tool) -> None:
+    part_of = tool("pages").part_of
     for file in sorted((ROOT / "churn_mlops").rglob("[!_]*.py")):
-        part = file.parent.name if file.parent != ROOT / "churn_mlops" else "foundations"
+        part = part_of(file)
         page = (site / "reference" / f"{part}.html").read_text(encoding="utf-8")
         exported = re.search(r"^__all__ = (\[.*?\])", file.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
         for name in ast.literal_eval(exported[1]) if exported else []:
@@ -173,7 +178,7 @@ def test_every_page_lets_a_keyboard_skip_to_its_content(site: Path) -> None:
 def test_no_address_means_no_sitemap_card_or_edit_link(site: Path) -> None:
     text = (site / "index.html").read_text(encoding="utf-8")
     assert not (site / "sitemap.xml").exists()
-    assert [mark for mark in ("og:", "twitter:", "toc-action") if mark in text] == []
+    assert [mark for mark in ('"og:', '"twitter:', "toc-action") if mark in text] == []
 
 
 def test_unchanged_site_is_not_built_again(project: Path) -> None:
@@ -288,6 +293,25 @@ def test_check_sees_pictures_without_words(tmp_path: Path, check_site: ModuleTyp
     assert len(check_site.silent_pictures(tmp_path)) == 1
 
 
+@pytest.mark.parametrize(
+    ("head", "body", "told"),
+    [
+        ("<title>A</title>", "<h1>A</h1>", "has no description"),
+        ('<title>A</title><meta name="description" content="a">', "<h1>A</h1><h3>b</h3>", "skips a level (h1 to h3)"),
+        ('<title>A</title><meta name="description" content="a">', "<h2>b</h2>", "has 0 headings of the first level"),
+        ('<title>B</title><meta name="description" content="a">', "<h1>A</h1>", "has the title of a.html, 'B'"),
+    ],
+)
+def test_check_sees_unclear_outlines(tmp_path: Path, check_site: ModuleType, head: str, body: str, told: str) -> None:
+    clear = '<title>B</title><meta name="description" content="b"><h4>menu</h4><main><h1>B</h1><h2>b</h2></main>'
+    (tmp_path / "a.html").write_text(clear)
+    (tmp_path / "b.html").write_text(f"{head}<main>{body}</main>")
+    found = check_site.unclear_outlines(tmp_path)
+    assert len(found) == 1
+    assert found[0].startswith("b.html: ")
+    assert told in found[0]
+
+
 def test_check_sees_names_that_search_does_not_find(tmp_path: Path, check_site: ModuleType) -> None:
     (tmp_path / "search.json").write_text('[{"section": "known"}]')
     package = tmp_path / "package"
@@ -336,6 +360,50 @@ ValueError
     assert "| `ValueError` | If `a` is negative. |" in lines
 
 
+def test_sections_of_a_docstring_wait_folded_in_a_chapter_and_stand_open_in_the_reference(tool) -> None:
+    doc = "Do it.\n\nParameters\n----------\na : int\n    How many.\n"
+    assert "<summary>Parameters</summary>" in tool("reference").described(doc, folded=True)
+    assert "<details" not in tool("reference").described(doc)
+    assert "<details" not in tool("reference").described("Do it.", folded=True)
+
+
+def test_private_types_are_written_out(tool, tmp_path: Path) -> None:
+    file = tmp_path / "shapes.py"
+    file.write_text('_T = TypeVar("_T")\n_Numbers = list[float]\ndef f(x: _Numbers, y: _T) -> _Numbers: ...\n')
+    assert tool("reference").written(tool("reference").find(file, "f")) == "def f(x: list[float], y: _T) -> list[float]"
+
+
+def test_code_of_a_long_drawing_is_folded(tool) -> None:
+    drawn = [{"data": {"image/png": "..."}}]
+    long = "figure, axis = plt.subplots()\n" + "axis.plot([1], [1])\n" * 5
+    folded = tool("pages").folded
+    assert folded({"source": long, "outputs": drawn}).startswith("#| code-fold: true\n")
+    assert folded({"source": long, "outputs": []}) == long
+    assert folded({"source": "plt.show()", "outputs": drawn}) == "plt.show()"
+
+
+def test_figures_have_the_size_that_they_were_drawn_for(tool) -> None:
+    drawn = io.BytesIO()
+    Image.new("RGB", (1400, 700)).save(drawn, "PNG", dpi=(200, 200))
+    found = tool("finish_site").PNG.sub(
+        tool("finish_site").sized, f'<img src="data:image/png;base64,{base64.b64encode(drawn.getvalue()).decode()}">'
+    )
+    assert found.startswith('<img width="700" height="350" src=')
+
+
+def test_tables_of_customers_have_text_at_the_left(tool) -> None:
+    table = pd.DataFrame({"plan": ["basic", None], "charges": [29.85, -1.5], "share": ["3 %", "NaN"]}).to_html()
+    made = tool("finish_site").DATAFRAME.sub(tool("finish_site").dataframe, table)
+    assert re.findall(r'<t[hd] class="text">(.*?)<', made) == ["plan", "basic", "NaN"]
+
+
+def test_tables_of_customers_have_one_row_of_names(tool) -> None:
+    table = pd.DataFrame({"remark": ["a long remark " * 5], "x": [1]}).rename_axis("customer").to_html()
+    made = tool("finish_site").DATAFRAME.sub(tool("finish_site").dataframe, table)
+    assert re.findall(r"<th[^>]*>(.*?)</th>", made) == ["customer", "remark", "x", "0"]
+    assert len(re.findall(r'class="text long"', made)) == 2
+
+
 @pytest.mark.parametrize(
     ("source", "shown"),
     [
@@ -375,10 +443,12 @@ def test_class_with_a_private_base_has_its_own_words_and_public_types(tool, tmp_
         ("| lift |\n", "| lift |\n"),
         ("The empc, or EMPC.", "The empc, or [EMPC](g.md#empc)."),
         ("A shoplift.", "A shoplift."),
+        ("A lift-and-drop curve.", "A lift-and-drop curve."),
+        ("They drift apart; then drift.", "They drift apart; then [drift](g.md#drift)."),
     ],
 )
 def test_glossary_links_prose_only_and_once(tool, text: str, made: str) -> None:
-    assert tool("pages").linked(text, {"EMPC": "empc", "Lift": "lift"}, "g.md", set()) == made
+    assert tool("pages").linked(text, {"EMPC": "empc", "Drift": "drift", "Lift": "lift"}, "g.md", set()) == made
 
 
 def test_glossary_of_a_page_links_a_term_once(tool) -> None:

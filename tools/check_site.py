@@ -5,6 +5,7 @@ import json
 import os
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -21,6 +22,9 @@ class Page(HTMLParser):
         self.targets: list[str] = []
         self.resources: list[str] = []
         self.silent: list[str] = []
+        self.levels: list[int] = []
+        self.title = self.description = ""
+        self._in_main = self._in_title = False
         self.feed(file.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
@@ -30,11 +34,27 @@ class Page(HTMLParser):
             self.ids.add(str(attrs["id"]))
         self.targets += [value for name in ("href", "src") if (value := attrs.get(name))]
         self.resources += [value for value in self._loaded(tag, attrs) if value]
+        self._in_main = self._in_main or tag == "main"
+        self._in_title = tag == "title"
+        if self._in_main and re.fullmatch("h[1-6]", tag):
+            self.levels.append(int(tag[1]))
+        if tag == "meta" and attrs.get("name") == "description":
+            self.description = attrs.get("content") or ""
         hidden = attrs.get("aria-hidden") == "true"
         if tag == "img" and not hidden and not (attrs.get("alt") or "").strip():
             self.silent.append(f"<img src={str(attrs.get('src'))[:60]}>")
         if tag == "svg" and not hidden and not (attrs.get("role") == "img" and attrs.get("aria-label")):
             self.silent.append("<svg> without role=img and aria-label")
+
+    def handle_endtag(self, tag: str) -> None:
+        """Note where the title and the content end."""
+        self._in_title = self._in_title and tag != "title"
+        self._in_main = self._in_main and tag != "main"
+
+    def handle_data(self, data: str) -> None:
+        """Note the title."""
+        if self._in_title:
+            self.title += data
 
     @staticmethod
     def _loaded(tag: str, attrs: dict[str, str | None]) -> list[str | None]:
@@ -94,6 +114,24 @@ def silent_pictures(site: Path) -> list[str]:
     )
 
 
+def unclear_outlines(site: Path) -> list[str]:
+    """List the pages that a search engine or a screen reader cannot tell apart or walk through."""
+    pages = {file: Page(file) for file in sorted(site.rglob("*.html"))}
+    found, known = [], {}
+    for file, page in pages.items():
+        name = file.relative_to(site)
+        if page.title in known:
+            found.append(f"{name}: has the title of {known[page.title]}, {page.title!r}")
+        known.setdefault(page.title, name)
+        if not page.description:
+            found.append(f"{name}: has no description; write one under the title (`>` in a notebook)")
+        if page.levels.count(1) != 1:
+            found.append(f"{name}: has {page.levels.count(1)} headings of the first level")
+        skips = [f"h{a} to h{b}" for a, b in pairwise(page.levels) if b > a + 1]
+        found += [f"{name}: a heading skips a level ({skip})" for skip in skips]
+    return found
+
+
 def unfindable_names(site: Path, package: Path) -> list[str]:
     """List the public names that are no heading in the search index."""
     headings = {entry["section"] for entry in json.loads((site / "search.json").read_text(encoding="utf-8"))}
@@ -116,4 +154,5 @@ def exported_names(file: Path) -> list[str]:
 def findings(site: Path, package: Path) -> list[str]:
     """List everything that is wrong with a built site."""
     checks = [broken_links(site), absolute_links(site), outside_requests(site), silent_pictures(site)]
+    checks.append(unclear_outlines(site))
     return [finding for found in checks for finding in found] + unfindable_names(site, package)

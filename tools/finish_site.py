@@ -1,9 +1,11 @@
 """Finish what smalldocs renders: formulas without a script, search without a request, names for what is not text."""
 
+import base64
 import html
 import json
 import re
 import shutil
+import struct
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +19,14 @@ OUTPUT = re.compile(r'(<div class="cell-output[^>]*>\s*<pre)(><code>)(.*?)(</cod
 DESCRIBED = re.compile(
     r'<table class="([^"]*)">(?=\s*<thead>\s*<tr>(?:\s*<th>[^<]*</th>){2}\s*<th>meaning</th>\s*</tr>)'
 )
+# The head of a table whose index has a name: one row with the columns, another with the name alone.
+NAMED_INDEX = re.compile(
+    r"(<thead>\s*<tr[^>]*>\s*<th>)(</th>(?:(?!<tr).)*?</tr>)\s*<tr>\s*<th>([^<]+)</th>(?:\s*<th></th>)*\s*</tr>",
+    re.DOTALL,
+)
+PNG = re.compile(r'src="data:image/png;base64,([^"]+)"')
+TOC = re.compile(r'<nav [^>]*id="TOC".*?</nav>', re.DOTALL)
+NUMBER = re.compile(r"[-+\N{MINUS SIGN}]?[\d.,]+(?:e[-+]?\d+)?[ %]*|NaN|None|-?inf", re.IGNORECASE)
 BEHAVIOUR = {  # what smalldocs.js does, and what it should do
     'const r = await fetch(offset + "search.json");\n      index = await r.json();': (
         "index = await window.loadSearchIndex(offset);"
@@ -60,13 +70,45 @@ def output(found: re.Match[str]) -> str:
     return f'{found[1]} class="sentence"{found[2]}{found[3]}{found[4]}'
 
 
+def dataframe(found: re.Match[str]) -> str:
+    """Put a table of pandas into a box of its own, its columns of text at the left and its numbers at the right."""
+    one_head = NAMED_INDEX.sub(r"\1\3\2", found[0])
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in one_head.split("<tr")]
+    classes = []
+    for column in zip(*(row for row in rows if row), strict=False):
+        is_text = any(cell.strip() and not NUMBER.fullmatch(cell.strip()) for cell in column)
+        is_long = max(map(len, column)) > 48
+        classes.append(' class="text long"' if is_long else ' class="text"' if is_text else "")
+
+    def row(found: re.Match[str]) -> str:
+        tag = "td" if "<td" in found[0] else "th"
+        n_names = len(re.findall(rf"<{tag}\b", found[0])) - len(classes)
+        place = iter([""] * n_names + classes)
+        return re.sub(rf"<{tag}(?=[ >])", lambda start: start[0] + next(place, ""), found[0])
+
+    aligned = re.sub(r"<tr\b.*?</tr>", row, one_head, flags=re.DOTALL)
+    return f'<div class="sd-table">{aligned}</div>'
+
+
+def sized(found: re.Match[str]) -> str:
+    """Show a figure in the size that it was drawn for: 100 dots to the inch, so that the letters of all are alike."""
+    head = base64.b64decode(found[1][:800])
+    width, height = struct.unpack(">II", head[16:24])
+    place = head.find(b"pHYs")
+    scale = 100 * 39.37 / struct.unpack(">I", head[place + 4 : place + 8])[0] if place > 0 else 1
+    return f'width="{width * scale:.0f}" height="{height * scale:.0f}" {found[0]}'
+
+
 def finish_page(text: str, script: str, generated: bool) -> str:
     """Finish one page; a page made from the source has nothing that could be edited."""
     text = FORMULA.sub(formula, KATEX.sub("", text))
     text = TOGGLE.sub(r'<button type="button"\1\2>\3</button>', text)
     text = OUTPUT.sub(output, text)
     text = DESCRIBED.sub(r'<table class="\1 described">', text).replace('<table border="1" ', "<table ")
-    text = DATAFRAME.sub(lambda table: f'<div class="sd-table">{table[0]}</div>', text)
+    text = PNG.sub(sized, DATAFRAME.sub(dataframe, text))
+    text = TOC.sub(
+        lambda toc: re.sub(r"_(?=[^<>]*</a>)", "_<wbr>", toc[0]), text
+    )  # a long name breaks at its underscores
     for start, name in NAMED.items():
         tag, _, mark = start.partition(" ")
         text = re.sub(rf"{tag} [^>]*{re.escape(mark)}[^>]*>", partial(named, name=name), text)

@@ -35,20 +35,45 @@ from reference import (
 )
 
 PACKAGE = ROOT / "churn_mlops"
+REPORT = ("report_case", "report_quality", "report_scores", "report_money", "report_columns", "report_groups")
+# The pages of the reference: their titles, what they are for, and the modules that lead on them.
 PARTS = {
-    "data": "Customers come in, are checked and are split.",
-    "features": "A raw table becomes numbers.",
-    "models": "Models are made, measured, explained, saved and asked.",
-    "pipelines": "Jobs over many customers.",
-    "serving": "Answers over HTTP.",
-    "foundations": "What every part stands on: settings, threads, commands, files, pages, pictures.",
+    "data": ("churn_mlops.data", "Sample customers, loading, checking and splitting.", ()),
+    "features": ("churn_mlops.features", "From a raw table to numbers.", ("engineer",)),
+    "models": (
+        "churn_mlops.models: train",
+        "ChurnModel, its model types and the training run.",
+        ("churn_model", "train", "training_steps", "training_run", "estimators", "blend", "lightgbm"),
+    ),
+    "measure": (
+        "churn_mlops.models: measure",
+        "How good a model is: metrics, comparison, tuning and the report.",
+        ("evaluation", "selection", "evaluate", "report", *REPORT),
+    ),
+    "decide": (
+        "churn_mlops.models: decide",
+        "Whom to call, what it is worth, and why the model says so.",
+        ("economics", "explanation", "panels", "shapley", "trees"),
+    ),
+    "predict": (
+        "churn_mlops.models: predict",
+        "From a model file to an answer: files, checks, fast prediction and ONNX.",
+        ("inference", "schema", "persistence", "onnx_export", "compiled", "tree_walks", "description", "tree_checks"),
+    ),
+    "pipelines": ("churn_mlops.pipelines", "The training run as a job.", ()),
+    "serving": ("churn_mlops.serving", "The HTTP server.", ("app", "command")),
+    "foundations": (
+        "churn_mlops: foundations",
+        "Settings, threads, commands, files, pages and pictures, on which every part rests.",
+        ("settings",),
+    ),
 }
 SHOWN = re.compile(r"show_doc\((?P<name>[\w.]+)")
 
 
-def front(title: str, subtitle: str) -> str:
+def front(title: str, description: str) -> str:
     """Open a page; it has no source of its own that a reader could edit."""
-    return f"---\ntitle: {json.dumps(title)}\nsubtitle: {json.dumps(subtitle)}\nrepo-actions: false\n---\n\n"
+    return f"---\ntitle: {json.dumps(title)}\ndescription: {json.dumps(description)}\nrepo-actions: false\n---\n\n"
 
 
 # ---- every public name
@@ -68,18 +93,23 @@ def chapter_title(notebook: Path) -> str:
     raise SystemExit(f"{notebook}: no title")
 
 
+def part_of(module: Path) -> str:
+    """Name the page of the reference that a module is on."""
+    folder = module.parent.name if module.parent != PACKAGE else "foundations"
+    if folder != "models":
+        return folder
+    return next((part for part, (*_, leading) in PARTS.items() if module.stem in leading), folder)
+
+
 def modules() -> dict[str, list[Path]]:
-    """List the modules with public names, by part of the package."""
+    """List the modules with public names, by page of the reference and in the order of the page."""
     found: dict[str, list[Path]] = {part: [] for part in PARTS}
     for file in sorted(PACKAGE.rglob("*.py")):
         if file.name[0] != "_" and public_names(file):
-            found[file.parent.name if file.parent != PACKAGE else "foundations"].append(file)
+            found[part_of(file)].append(file)
+    for part, (*_, leading) in PARTS.items():
+        found[part].sort(key=lambda file: leading.index(file.stem) if file.stem in leading else len(leading))
     return found
-
-
-def part_of(module: Path) -> str:
-    """Name the part that a module belongs to."""
-    return module.parent.name if module.parent != PACKAGE else "foundations"
 
 
 def anchor(name: Name) -> str:
@@ -105,10 +135,9 @@ def from_here(markdown: str, module: Path) -> str:
 def entry(name: Name) -> str:
     """Describe one public name: signature, docstring, fields and methods."""
     node = name.node
-    chapter_link = f"[explained in its chapter](../{chapter(name.file)})"
     lines = [
         f"### {name.name} {{#{anchor(name)}}}",
-        f"`from {name.module} import {name.name}` · {chapter_link}{source_link(name)}",
+        f"`from {name.module} import {name.name}`{source_link(name)}",
         f"```python\n{written(node)}\n```",
         from_here(described(docstring(node)), name.file),
     ]
@@ -116,7 +145,8 @@ def entry(name: Name) -> str:
         known = fields(node)
         if known and not re.search(r"^(Parameters|Attributes)\n---", docstring(node), re.MULTILINE):
             rows = [[f"`{field}`", f"`{kind}`", meaning] for field, kind, meaning in known]
-            lines.append(markdown_table(["field", "type", "meaning"], rows))
+            heads = ["field", "type", "meaning"][: 3 if any(meaning for *_, meaning in rows) else 2]
+            lines.append(markdown_table(heads, [row[: len(heads)] for row in rows]))
         lines += [method(f"{anchor(name)}.{each}", body, name.file) for each, body in members(node) if docstring(body)]
     return "\n\n".join(lines)
 
@@ -129,25 +159,38 @@ def method(place: str, node: Function, module: Path) -> str:
 
 def reference_pages() -> Iterator[tuple[str, str]]:
     """Write a page for each part of the package, and the list of all names."""
-    rows = []
+    rows, parts = [], []
     for part, files in modules().items():
-        title = part if part == "foundations" else f"churn_mlops.{part}"
-        text = [front(title, PARTS[part])]
-        for file in files:
-            names = public_names(file)
-            dotted = names[0].module
-            text.append(f"## {file.stem} {{#{file.stem}}}\n\n`{dotted}`: {docstring_of(file)}")
+        title, about, _ = PARTS[part]
+        found = {file: public_names(file) for file in files}
+        overview = [[f"[`{names[0].module}`](#{file.stem})", listed(names)] for file, names in found.items()]
+        text = [front(title, about), markdown_table(["module", "its public names"], overview)]
+        for file, names in found.items():
+            chapter_link = f"[its chapter](../{chapter(file)})"
+            text.append(f"## {file.stem} {{#{file.stem}}}\n\n{docstring_of(file)} See {chapter_link}.")
             text += [entry(name) for name in names]
             rows += [[f"[`{n.name}`]({part}.md#{anchor(n)})", n.summary, n.module.partition(".")[2]] for n in names]
+        parts.append([f"[{title}]({part}.md)", about])
         yield f"reference/{part}.md", "\n\n".join(text) + "\n"
-    intro = f"The package has {len(rows)} public names. Those that most programs need have a short place too:"
     short = markdown_table(["from", "names"], [[f"`{where}`", names] for where, names in short_places()])
     table = markdown_table(["name", "what it is", "module"], sorted(rows, key=lambda row: row[0].lower()))
+    outside = [
+        ["[Commands](commands.md)", "What to type in a shell."],
+        ["[Settings](settings.md)", "Every key of `settings.ini`."],
+        ["[HTTP](http.md)", "Every path of the server."],
+    ]
     yield (
         "reference/index.md",
-        front("Every public name", "What can be imported, from where, and what it is.")
-        + f"{intro}\n\n{short}\n\n## From A to Z\n\n{table}\n",
+        front("Reference: every public name", "What can be imported, from where, and what it is.")
+        + f"Most programs need only these names, which are imported from the packages themselves:\n\n{short}\n\n"
+        + f"## By part\n\n{markdown_table(['page', 'what is on it'], [*outside, *parts])}\n\n"
+        + f"## From A to Z\n\nAll {len(rows)} public names, with the module that each is imported from:\n\n{table}\n",
     )
+
+
+def listed(names: list[Name]) -> str:
+    """List the names of a module, each with a link to its place on the same page."""
+    return ", ".join(f"[`{name.name}`](#{anchor(name)})" for name in names)
 
 
 def docstring_of(file: Path) -> str:
@@ -159,7 +202,7 @@ def short_places() -> Iterator[tuple[str, str]]:
     """List what the packages hand on from their modules."""
     places = {name.name: f"{part_of(name.file)}.md#{anchor(name)}" for each in modules().values() for file in each
               for name in public_names(file)}  # fmt: skip
-    for package in ("churn_mlops", *(f"churn_mlops.{part}" for part in PARTS if part != "foundations")):
+    for package in ("churn_mlops", *(f"churn_mlops.{part}" for part in PARTS if (PACKAGE / part).is_dir())):
         handed_on = [name for name in getattr(importlib.import_module(package), "__all__", ()) if name in places]
         if handed_on:
             yield package, ", ".join(f"[`{name}`]({places[name]})" for name in sorted(handed_on))
@@ -173,7 +216,7 @@ def commands_page() -> str:
     import typer
 
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
-    text = [front("Commands", "What to type in a shell, with every argument and option.")]
+    text = [front("Reference: commands", "What to type in a shell, with every argument and option.")]
     for command, target in scripts.items():
         module = importlib.import_module(target.partition(":")[0])
         made = typer.Typer(add_completion=False)
@@ -212,7 +255,10 @@ def settings_page() -> str:
     from churn_mlops.settings import Settings
 
     text = [
-        front("Settings", "Every key of settings.ini, its default, and the environment variable that stands for it."),
+        front(
+            "Reference: settings",
+            "Every key of settings.ini, its default, and the environment variable that stands for it.",
+        ),
         "An option on the command line comes before an environment variable, the variable before `settings.ini`, and "
         "the file before the default. [The chapter](../settings.ipynb) says how the file is found and what is checked.",
     ]
@@ -262,7 +308,7 @@ def http_page() -> str:
     row = json.loads(table.drop(columns="churn").iloc[0].to_json())
     bodies = {"/predict": row, "/explain": row, "/predict/batch": {"customers": [row, row]}}
     text = [
-        front("HTTP", "Every path of the server, what it takes and what it answers."),
+        front("Reference: HTTP", "Every path of the server, what it takes and what it answers."),
         "`churn-serve models/churn-model.zip` starts [the server](../serving/app.ipynb). The columns of a customer are "
         "those of the model that it serves: the examples below come from a model of the sample customers. The server "
         "shows its own at `/docs`, and the document that this page is made from at `/openapi.json`.",
@@ -280,6 +326,30 @@ def http_page() -> str:
     return "\n\n".join(text) + "\n"
 
 
+FILES = {  # where a body is in a file, what the file holds
+    "/explain": "`customer.json` holds one customer, the object that `/predict` takes.",
+    "/predict/batch": 'The file holds `{"customers": [...]}`, a list of objects of the kind that `/predict` takes.',
+}
+REFUSED = {
+    "401": "The server needs a key, and the request has none or a wrong one.",
+    "408": "The body did not arrive in time.",
+    "413": "The body is too large, or holds too many customers.",
+    "422": "Something in the body does not fit. The answer lists each place and what was expected there.",
+    "503": "There is no model that can answer. The answer says why.",
+}
+
+
+def asked(route: str, body: Any) -> str:
+    """Write the request as one would type it: a short body in the line, others in a file."""
+    url = f"http://127.0.0.1:8000{route}"
+    if not body:
+        return f"curl {url}"
+    posted = f"curl {url} -H 'Content-Type: application/json' -d"
+    if route == "/predict":
+        return f"{posted} '{json.dumps(body, indent=2)}'"
+    return f"{posted} @{'customers' if 'customers' in body else 'customer'}.json"
+
+
 def operation_text(verb: str, route: str, operation: dict, document: dict, body: Any, answer: Any) -> str:
     """Describe one path: what it is for, its parameters, its body, an example, and what else it may answer."""
     text = [f"## {verb.upper()} {route}", operation.get("description") or operation["summary"]]
@@ -293,20 +363,25 @@ def operation_text(verb: str, route: str, operation: dict, document: dict, body:
         schema = resolved(operation["requestBody"]["content"]["application/json"]["schema"], document)
         rows = [[f"`{name}`", kind_of(each, document)] for name, each in schema["properties"].items()]
         text.append(markdown_table(["in the body", "type"], rows))
-    data = f" \\\n  -H 'Content-Type: application/json' \\\n  -d '{json.dumps(body)}'" if body else ""
-    text.append(f"```bash\ncurl http://127.0.0.1:8000{route}{data}\n```")
+    text.append(f"```bash\n{asked(route, body)}\n```")
+    if body and route != "/predict":
+        text.append(FILES[route])
     is_json = answer.headers["content-type"].startswith("application/json")
     shown = (
         json.dumps(shortened(answer.json()), indent=2) if is_json else "\n".join(answer.text.splitlines()[:8]) + "\n..."
     )
-    text.append(f"```{'json' if is_json else 'text'}\n{shown}\n```")
+    text.append(f"It answers:\n\n```{'json' if is_json else 'text'}\n{shown}\n```")
     success = operation["responses"].get("200", {}).get("content", {}).get("application/json", {}).get("schema", {})
     properties = resolved(success, document).get("properties", {})
     if properties:
         rows = [[f"`{n}`", kind_of(s, document), s.get("description", "")] for n, s in properties.items()]
         heads = ["in the answer", "type", "meaning"][: 3 if any(row[2] for row in rows) else 2]
         text.append(markdown_table(heads, [row[: len(heads)] for row in rows]))
-    refusals = [[status, each["description"]] for status, each in operation["responses"].items() if status != "200"]
+    refusals = [
+        [status, REFUSED.get(status, each["description"])]
+        for status, each in sorted(operation["responses"].items())
+        if status != "200"
+    ]
     if refusals:
         text.append(markdown_table(["other status", "when"], refusals))
     return "\n\n".join(text)
@@ -337,10 +412,64 @@ def shortened(value: Any, depth: int = 0) -> Any:
         if depth and len(value) > 10:
             value = dict([*list(value.items())[:3], ("...", f"{len(value) - 3} more")])
         return {name: shortened(each, depth + 1) for name, each in value.items()}
+    if isinstance(value, list):
+        return [shortened(each, depth + 1) for each in value]
     return round(value, 4) if isinstance(value, float) else value
 
 
 # ---- benchmarks and changelog
+
+
+READ = {  # how to read each table: what is asked, and what the columns are
+    "accuracy": "**Which model knows best who leaves?** Every model is fitted and tested on the same folds of the same "
+    "customers. AUC and PR-AUC say how well it ranks them (higher is better), log-loss how right its probabilities "
+    "are (lower is better). Rows that begin with *churn_mlops* are the model types of this package as they come; the "
+    "others are what one would write with scikit-learn, LightGBM or CatBoost, some of them with parameters that were "
+    "searched for. A difference of one or two thousandths is no more than other folds would bring.",
+    "prediction": "**How long does a service wait for an answer?** For each model type: a *Pipeline* of scikit-learn, "
+    "which one would write without this package, and `ChurnPredictor`, with *NumPy* alone and with *numba* "
+    '(`pip install "churn_mlops[fast]"`). A service asks for one customer, a nightly job for a batch of them.',
+    "servers": "**How many requests can one process answer?** `churn-serve` beside other ways to put a model behind "
+    "HTTP, and beside an endpoint that does nothing, which no server can beat. Of 100 requests, 50 were answered "
+    "within the time *p50* and 99 within *p99*. The last columns divide requests a second by those of another row.",
+}
+TURNED = {  # tables with a row for each measure are shown with a row for each model: what to call the measures
+    "One customer": {
+        "Pipeline us": "Pipeline, µs",
+        "numpy us": "NumPy, µs",
+        "numpy x": "times faster",
+        "numba us": "numba, µs",
+        "numba x": "times faster",
+        "load s": "loading, s",
+    },
+    "A batch of customers": {
+        "Pipeline rows/s": "Pipeline, customers/s",
+        "numpy rows/s": "NumPy, customers/s",
+        "numpy batch x": "times faster",
+        "numba rows/s": "numba, customers/s",
+        "numba batch x": "times faster",
+    },
+}
+
+
+def numbers_table(heads: list[str], rows: list[list[str]]) -> str:
+    """Write a table whose first column is text and whose others are numbers."""
+    head, line, *body = markdown_table(heads, rows).splitlines()
+    return "\n".join([head, line.replace("---", "---:").replace("---:", "---", 1), *body])
+
+
+def measured(result: dict) -> Iterator[str]:
+    """Write the tables of one benchmark."""
+    measures = {str(row[0]): [str(cell) for cell in row[1:]] for row in result["rows"]}
+    known = {label for words in TURNED.values() for label in words}
+    if not measures.keys() <= known:
+        yield numbers_table(result["columns"], [[str(cell) for cell in row] for row in result["rows"]])
+        return
+    for title, words in TURNED.items():
+        there = {label: word for label, word in words.items() if label in measures}
+        models = zip(result["columns"][1:], *(measures[label] for label in there), strict=True)
+        yield f"### {title}"
+        yield numbers_table(["", *there.values()], [list(model) for model in models])
 
 
 def benchmarks_page() -> str:
@@ -348,18 +477,17 @@ def benchmarks_page() -> str:
     text = [
         front(
             "Benchmarks",
-            "Accuracy and speed beside what you would pick instead, by a command that you can run.",
+            "Accuracy and speed beside what you would pick instead, measured by a command that you can run.",
         ),
-        "`make bench` measures the tables of this page, each on the machine that is named under it. "
-        'On your own customers: `make bench ARGS="customers.csv --target Churn"`.',
+        "`make bench` measures all tables of this page; under each stands the machine that it was measured on. "
+        'For your own customers: `make bench ARGS="customers.csv --target Churn"`.',
     ]
     for file in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
         result = json.loads(file.read_text(encoding="utf-8"))
-        rows = [[str(cell) for cell in row] for row in result["rows"]]
-        text.append(f"## {result['title']}\n\n{result['about']}")
-        text.append(markdown_table(result["columns"], rows))
-        text += [f"{note}" for note in result.get("notes", [])]
-        text.append(f"`{result['command']}`, {result['date']}. {result['machine']}")
+        about = result["about"].replace(" us: ", " µs: ").replace(" rows/s: ", " customers/s: ").replace(" x: ", " ")
+        text += [f"## {result['title']}", *([READ[file.stem]] if file.stem in READ else []), about]
+        text += [*measured(result), *result.get("notes", [])]
+        text.append(f"Measured by `{result['command']}` on {result['date']}: {result['machine']}.")
     return "\n\n".join(text) + "\n"
 
 
@@ -382,10 +510,11 @@ def glossary_terms(page: Path) -> dict[str, str]:
     return dict(sorted(terms.items(), key=lambda item: -len(item[0])))
 
 
-# Code, links, pictures, formulas, tags, headings and table rows stay as they are.
+# Code, links, pictures, formulas, tags, headings and table rows stay as they are; so do words in another sense.
 UNTOUCHED = re.compile(
-    r"```.*?```|~~~.*?~~~|`[^`]*`|!?\[[^\]]*\]\([^)]*\)|\$\$.*?\$\$|\$[^$\n]+\$|<[^>]+>|^#.*?$|^\|.*?$|^---.*?^---",
-    re.M | re.S,
+    r"```.*?```|~~~.*?~~~|`[^`]*`|!?\[[^\]]*\]\([^)]*\)|\$\$.*?\$\$|\$[^$\n]+\$|<[^>]+>|^#.*?$|^\|.*?$|^---.*?^---"
+    r"|\bdrifts? apart\b|\bcannot drift\b|\b(?:double|single) precision\b|\bthey guard\b",
+    re.M | re.S | re.I,
 )
 
 
@@ -397,7 +526,7 @@ def linked(markdown: str, terms: dict[str, str], to_glossary: str, done: set[str
             continue
         flags = 0 if word.isupper() else re.IGNORECASE
         found = next(
-            (m for m in re.finditer(rf"\b{re.escape(word)}(?:e?s)?\b", markdown, flags)
+            (m for m in re.finditer(rf"(?<![\w-]){re.escape(word)}(?:e?s)?(?![\w-])", markdown, flags)
              if not any(u.start() <= m.start() < u.end() for u in UNTOUCHED.finditer(markdown))), None
         )  # fmt: skip
         if found:
@@ -417,6 +546,19 @@ def shown_once(cells: list[dict]) -> list[dict]:
     return kept
 
 
+DRAWS = re.compile(r"\bplt\.|\.plot\b|\.(?:barh?|hist|scatter|axvline|axhline|plot_tree)\(")
+
+
+def folded(cell: dict) -> str:
+    """Fold the code that draws a figure, where it is longer than a few lines: the figure is what a reader came for."""
+    source = "".join(cell["source"])
+    draws = any("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
+    lines = [line for line in source.splitlines() if line.strip() and not line.startswith("#|")]
+    if not draws or len(lines) < 6 or not DRAWS.search(source) or "code-fold" in source:
+        return source
+    return f"#| code-fold: true\n#| code-summary: The code of this figure\n{source}"
+
+
 def finish_notebooks(cache: Path) -> None:
     """Rewrite what nbdev displayed of functions and classes, and link the glossary."""
     terms = glossary_terms(cache / "glossary.md")
@@ -426,15 +568,20 @@ def finish_notebooks(cache: Path) -> None:
         notebook, done = json.loads(path.read_text(encoding="utf-8")), set()
         to_glossary = "../" * (len(relative.parts) - 1) + "glossary.md"
         notebook["cells"] = shown_once(notebook["cells"])
+        in_section = False
         for cell in notebook["cells"]:
             source = "".join(cell["source"])
             shown = SHOWN.search(source)
             if cell["cell_type"] == "markdown":
                 cell["source"] = linked(source, terms, to_glossary, done)
+                in_section = in_section or re.search(r"^## ", source, re.M) is not None
             elif shown:
                 for data in (output.get("data", {}) for output in cell.get("outputs", [])):
                     if "text/markdown" in data:
-                        data["text/markdown"] = reference("".join(data["text/markdown"]), find(module, shown["name"]))
+                        told = reference("".join(data["text/markdown"]), find(module, shown["name"]))
+                        data["text/markdown"] = told if in_section else re.sub(r"^#(?=#)", "", told, flags=re.M)
+            else:
+                cell["source"] = folded(cell)
         path.write_text(json.dumps(notebook), encoding="utf-8")
 
 

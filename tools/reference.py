@@ -42,8 +42,13 @@ class Name:
 
     @property
     def summary(self) -> str:
-        """The first line of its docstring."""
-        return docstring(self.node).partition("\n")[0]
+        """The first line of its docstring; of a constant its type or its value, of a type what it stands for."""
+        node = self.node
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+            return docstring(node).partition("\n")[0]
+        if isinstance(node, ast.AnnAssign) and text(node.annotation) != "TypeAlias":
+            return f"`{text(node.annotation)}`"
+        return "`dict`" if isinstance(node.value, ast.Dict) else f"`{textwrap.shorten(text(node.value), 80)}`"
 
 
 def text(node: ast.expr) -> str:
@@ -97,13 +102,23 @@ def public_type(node: ast.expr, module: dict[str, ast.stmt]) -> ast.expr:
     class WriteOut(ast.NodeTransformer):
         def visit_Name(self, name: ast.Name) -> ast.AST:
             stands_for = module.get(name.id) if name.id.startswith("_") else None
-            return self.visit(stands_for.value) if isinstance(stands_for, ast.Assign) else name
+            is_type = isinstance(stands_for, ast.Assign) and not isinstance(stands_for.value, ast.Call)
+            return self.visit(deepcopy(stands_for.value)) if is_type else name
 
         def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
             is_checked = text(node.value) == "Annotated" and isinstance(node.slice, ast.Tuple)
             return self.visit(node.slice.elts[0]) if is_checked else self.generic_visit(node)
 
     return WriteOut().visit(node)
+
+
+def write_out_types(node: Function, module: dict[str, ast.stmt]) -> None:
+    """Write out the private names in the types of a function."""
+    for each in ast.walk(node.args):
+        if isinstance(each, ast.arg) and each.annotation is not None:
+            each.annotation = public_type(deepcopy(each.annotation), module)
+    if node.returns is not None:
+        node.returns = public_type(deepcopy(node.returns), module)
 
 
 def members(node: ast.ClassDef) -> list[tuple[str, Function]]:
@@ -132,12 +147,16 @@ def module(file: Path) -> dict[str, ast.stmt]:
     """Read what a module defines; a class has what it gets from the private bases of its module."""
     found = dict(definitions(ast.parse(file.read_text(encoding="utf-8")).body))
     for node in found.values():
+        if isinstance(node, Function):
+            write_out_types(node, found)
         if isinstance(node, ast.ClassDef):
             node.body = class_body(node, found)
             node.bases = [base for base in node.bases if not text(base).startswith("_")]
             for each in node.body:
                 if isinstance(each, ast.AnnAssign):
                     each.annotation = public_type(deepcopy(each.annotation), found)
+                elif isinstance(each, Function):
+                    write_out_types(each, found)
     return found
 
 
@@ -253,10 +272,14 @@ def section(title: str, body: str) -> str:
     return f"\n**{title}**\n\n{plain}\n"
 
 
-def described(doc: str) -> str:
-    """Write a numpydoc docstring as Markdown."""
-    parts = TITLE.split(doc)
-    return parts[0].rstrip() + "\n" + "".join(map(section, parts[1::2], parts[2::2]))
+def described(doc: str, *, folded: bool = False) -> str:
+    """Write a numpydoc docstring as Markdown; `folded` puts its sections behind one line, for pages of prose."""
+    first, *parts = TITLE.split(doc)
+    titles, sections = parts[::2], "".join(map(section, parts[::2], parts[1::2]))
+    if folded and titles:
+        summary = " · ".join(titles)
+        sections = f'\n<details class="details">\n<summary>{summary}</summary>\n{sections}\n</details>\n'
+    return first.rstrip() + "\n" + sections
 
 
 def reference(markdown: str, node: ast.stmt | None = None) -> str:
@@ -266,4 +289,4 @@ def reference(markdown: str, node: ast.stmt | None = None) -> str:
         return markdown
     head = SOURCE.sub("", markdown[: found.start()])
     code = signature(found["code"]) if node is None else written(node)
-    return f"{head}```python\n{code}\n```{described(markdown[found.end() :])}"
+    return f"{head}```python\n{code}\n```{described(markdown[found.end() :], folded=True)}"

@@ -182,13 +182,11 @@ def _reason_bars(reasons: list[str]) -> Html:
 def _judge(probability: float, before: float, threshold: float) -> Html:
     """Say the probability, what has changed, and what it means."""
     points = round(100 * probability) - round(100 * before)
-    moved = (
-        f"{abs(points)} points {'more' if points > 0 else 'less'} than at the start" if points else "As at the start"
-    )
-    counts = "counts" if probability >= threshold else "does not count"
+    moved = f"{abs(points)} points {'more' if points > 0 else 'less'} than at the start. " if points else ""
+    predicted = "leave" if probability >= threshold else "stay"
     return Html(
         paragraph(f"Churn probability {probability:.0%}", "lead")
-        + paragraph(f"{moved}. From {threshold:.0%} on a customer counts as leaving; this one {counts}.")
+        + paragraph(f"{moved}Predicted to {predicted}: the threshold is {threshold:.0%}.")
     )
 
 # %% ../../nbs/models/panels.ipynb #67740407
