@@ -82,40 +82,66 @@ def _without_infinities(column: pd.Series) -> pd.Series:
     )
     return column.mask(infinite)
 
-# %% ../../nbs/features/engineer.ipynb #8bdec799
-class FeatureEngineer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """Turn a raw customer table into a numeric matrix without gaps.
-
-    Numbers and dates are standardised, categories become 0/1 features, and a gap is
-    filled and, if ``fit`` saw gaps, marked. See `churn_mlops.features.encoders`.
-
-    Parameters
-    ----------
-    derive : bool, default False
-        Whether to add what `create_derived_features` works out from tenure and charges.
-    max_categories : int, default 30
-        How many values of a categorical column get a feature of their own.
-
-    Attributes
-    ----------
-    columns_ : dict of str to encoder
-        The columns in use, in input order, each with its kind and what it learned.
-    left_out_ : dict of str to str
-        The columns that are not used, each with the reason.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        The names of the raw columns seen in ``fit``, if they have names.
-    raw_names_ : list of str
-        The raw columns seen in ``fit``, ``x0``, ``x1``, … where they had no names.
-    n_features_in_ : int
-        How many raw columns ``fit`` saw.
-    """
+# %% ../../nbs/features/engineer.ipynb #d884212a
+class _RawColumns(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """The raw columns that ``fit`` saw, found again in other tables."""
 
     columns_: dict[str, Encoder]
     left_out_: dict[str, str]
+    raw_names_: list[str]
+    derive: bool
 
-    def __init__(self, *, derive: bool = False, max_categories: int = 30) -> None:
-        self.derive = derive
-        self.max_categories = max_categories
+    def select(self, X: Any) -> pd.DataFrame:
+        """Return the raw columns that ``fit`` saw, in its order.
+
+        Parameters
+        ----------
+        X : DataFrame or array of shape (n_customers, n_columns)
+            A table with at least those columns.
+
+        Returns
+        -------
+        DataFrame of shape (n_customers, n_columns_seen)
+
+        Raises
+        ------
+        ValueError
+            If a column is missing or out of order.
+        """
+        table = _as_table(X)
+        if isinstance(X, pd.DataFrame) and hasattr(self, "feature_names_in_"):
+            seen = [name for name in table.columns if name in self.raw_names_]
+            needed = [name for name in self.raw_names_ if self.derive or name not in self.left_out_]
+            in_order = seen == [name for name in self.raw_names_ if name in table.columns]
+            if not in_order or not set(needed) <= set(seen):
+                validate_data(self, X=table, reset=False, skip_check_array=True)
+            return table[seen]
+        validate_data(self, X=X, reset=False, skip_check_array=True)
+        return table.set_axis(self.raw_names_, axis=1)
+
+    def raw_columns(self, X: Any) -> pd.DataFrame:
+        """Return the columns in use before they are encoded, derived ones among them.
+
+        Parameters
+        ----------
+        X : DataFrame or array of shape (n_customers, n_columns)
+            A table with the columns seen in ``fit``.
+
+        Returns
+        -------
+        DataFrame of shape (n_customers, n_columns_in_use)
+        """
+        check_is_fitted(self)
+        return self._with_derived(self.select(X))[list(self.columns_)]
+
+    def _with_derived(self, table: pd.DataFrame) -> pd.DataFrame:
+        return create_derived_features(table) if self.derive else table
+
+# %% ../../nbs/features/engineer.ipynb #d6fdadc0
+class _Encoding(TransformerMixin, _RawColumns):  # type: ignore[misc]
+    """Learning how to encode each column, and encoding."""
+
+    max_categories: int
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn each column's kind and statistics; ``y`` is ignored.
@@ -163,20 +189,37 @@ class FeatureEngineer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  #
         encoded = [encoder.encode(_without_infinities(table[name])) for name, encoder in self.columns_.items()]
         return np.hstack(encoded)
 
-    def raw_columns(self, X: Any) -> pd.DataFrame:
-        """Return the columns in use before they are encoded, derived ones among them.
+# %% ../../nbs/features/engineer.ipynb #8bdec799
+class FeatureEngineer(_Encoding):
+    """Turn a raw customer table into a numeric matrix without gaps.
 
-        Parameters
-        ----------
-        X : DataFrame or array of shape (n_customers, n_columns)
-            A table with the columns seen in ``fit``.
+    Numbers and dates are standardised, categories become 0/1 features, and a gap is
+    filled and, if ``fit`` saw gaps, marked. See `churn_mlops.features.encoders`.
 
-        Returns
-        -------
-        DataFrame of shape (n_customers, n_columns_in_use)
-        """
-        check_is_fitted(self)
-        return self._with_derived(self.select(X))[list(self.columns_)]
+    Parameters
+    ----------
+    derive : bool, default False
+        Whether to add what `create_derived_features` works out from tenure and charges.
+    max_categories : int, default 30
+        How many values of a categorical column get a feature of their own.
+
+    Attributes
+    ----------
+    columns_ : dict of str to encoder
+        The columns in use, in input order, each with its kind and what it learned.
+    left_out_ : dict of str to str
+        The columns that are not used, each with the reason.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        The names of the raw columns seen in ``fit``, if they have names.
+    raw_names_ : list of str
+        The raw columns seen in ``fit``, ``x0``, ``x1``, … where they had no names.
+    n_features_in_ : int
+        How many raw columns ``fit`` saw.
+    """
+
+    def __init__(self, *, derive: bool = False, max_categories: int = 30) -> None:
+        self.derive = derive
+        self.max_categories = max_categories
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:
         """Name the features: the raw column, and for a category its value.
@@ -194,37 +237,6 @@ class FeatureEngineer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  #
         _check_feature_names_in(self, input_features)
         names = [new for name, encoder in self.columns_.items() for new in encoder.feature_names(name)]
         return np.asarray(names, dtype=object)
-
-    def _with_derived(self, table: pd.DataFrame) -> pd.DataFrame:
-        return create_derived_features(table) if self.derive else table
-
-    def select(self, X: Any) -> pd.DataFrame:
-        """Return the raw columns that ``fit`` saw, in its order.
-
-        Parameters
-        ----------
-        X : DataFrame or array of shape (n_customers, n_columns)
-            A table with at least those columns.
-
-        Returns
-        -------
-        DataFrame of shape (n_customers, n_columns_seen)
-
-        Raises
-        ------
-        ValueError
-            If a column is missing or out of order.
-        """
-        table = _as_table(X)
-        if isinstance(X, pd.DataFrame) and hasattr(self, "feature_names_in_"):
-            seen = [name for name in table.columns if name in self.raw_names_]
-            needed = [name for name in self.raw_names_ if self.derive or name not in self.left_out_]
-            in_order = seen == [name for name in self.raw_names_ if name in table.columns]
-            if not in_order or not set(needed) <= set(seen):
-                validate_data(self, X=table, reset=False, skip_check_array=True)
-            return table[seen]
-        validate_data(self, X=X, reset=False, skip_check_array=True)
-        return table.set_axis(self.raw_names_, axis=1)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -84,8 +84,8 @@ class _Parameters(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
         return self
 
 # %% ../../nbs/models/churn_model.ipynb #52a9f6af
-class _Classifier(ClassifierMixin, _Parameters):  # type: ignore[misc]
-    """Fitting and predicting."""
+class _Learner(_Parameters):
+    """Fitting."""
 
     classes_: npt.NDArray[Any]
     feature_engineer_: FeatureEngineer
@@ -122,6 +122,22 @@ class _Classifier(ClassifierMixin, _Parameters):  # type: ignore[misc]
         self.metrics_: dict[str, float] = {}
         self.digest_: str | None = None
         return self
+
+    @property
+    def n_iter_(self) -> Any:
+        """The iterations that fitting took, for an algorithm that has them."""
+        return self.estimator_.n_iter_
+
+    @property
+    def _is_fitted(self) -> bool:
+        return hasattr(self, "estimator_")
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self._is_fitted
+
+# %% ../../nbs/models/churn_model.ipynb #995bac6f
+class _Classifier(ClassifierMixin, _Learner):  # type: ignore[misc]
+    """Predicting."""
 
     def predict_proba(self, X: Any) -> FloatArray:
         """Predict the probability of each class.
@@ -160,26 +176,65 @@ class _Classifier(ClassifierMixin, _Parameters):  # type: ignore[misc]
         churns = self.predict_proba(X)[:, 1] >= self.threshold_
         return np.asarray(self.classes_[churns.astype(int)])
 
-    @property
-    def n_iter_(self) -> Any:
-        """The iterations that fitting took, for an algorithm that has them."""
-        return self.estimator_.n_iter_
-
-    @property
-    def _is_fitted(self) -> bool:
-        return hasattr(self, "estimator_")
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return self._is_fitted
-
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = tags.input_tags.string = tags.input_tags.categorical = True
         tags.classifier_tags.multi_class = False
         return tags
 
+# %% ../../nbs/models/churn_model.ipynb #9b47dc56
+class _OpenModel(_Classifier):
+    """What can be asked of a model besides a prediction."""
+
+    @property
+    def model(self) -> Any:
+        """The estimator inside: the fitted one, or before ``fit`` the one that will be fitted."""
+        return self.estimator_ if self._is_fitted else make_estimator(self.model_type, self.params)
+
+    @property
+    def feature_names(self) -> list[str]:
+        """The raw columns that ``fit`` saw, in order; empty before."""
+        return [*self.feature_engineer_.raw_names_] if self._is_fitted else []
+
+    def evaluate(self, X: Any, y: Any) -> dict[str, float]:
+        """Compare predictions with what happened; see `evaluate_predictions`.
+
+        Parameters
+        ----------
+        X : DataFrame or array of shape (n_customers, n_columns)
+            Customers that were not used in ``fit``.
+        y : array of shape (n_customers,)
+            Their labels, both of ``classes_`` occurring.
+
+        Returns
+        -------
+        dict of str to float
+            accuracy, precision, recall, f1, roc_auc, pr_auc, brier and ece, each in [0, 1].
+        """
+        proba = self.predict_proba(X)[:, 1]
+        unknown = set(pd.unique(pd.Series(np.asarray(y)))) - set(self.classes_.tolist())
+        if unknown:
+            raise ValueError(f"labels {sorted(map(str, unknown))} were not in fit, which saw {self.classes_.tolist()}")
+        return evaluate_predictions(np.asarray(y) == self.classes_[1], proba, threshold=self.threshold_)
+
+    def explain(self, X: Any) -> Explanation:
+        """Say what each raw column contributes to the log-odds of each customer; see `explain_log_odds`.
+
+        Parameters
+        ----------
+        X : DataFrame or array of shape (n_customers, n_columns)
+            A raw table with the columns of ``fit``.
+
+        Returns
+        -------
+        Explanation
+        """
+        if not self._is_fitted:
+            raise NotFittedError("ChurnModel must be fitted before it explains")
+        return explain_log_odds(self.feature_engineer_, self.estimator_, X)
+
 # %% ../../nbs/models/churn_model.ipynb #67d526c7
-def _manifest(model: "ChurnModel") -> dict[str, Any]:
+def _manifest(model: _OpenModel) -> dict[str, Any]:
     """Describe a fitted model in JSON's types, for its file."""
     engineer = model.feature_engineer_
     return {
@@ -220,95 +275,9 @@ def _restore(objects: dict[str, Any], manifest: dict[str, Any]) -> "ChurnModel":
         model.feature_names_in_ = engineer.feature_names_in_
     return model
 
-# %% ../../nbs/models/churn_model.ipynb #707c054d
-class ChurnModel(_Classifier):
-    """Predict which customers leave, from a raw customer table.
-
-    Parameters
-    ----------
-    model_type : str, default "random_forest"
-        The algorithm, see `MODEL_TYPES`. ``"blend"`` is what ``churn-train`` uses by default.
-    feature_engineer : FeatureEngineer, optional
-        How the table becomes numbers; it is cloned, and fitted in ``fit``.
-    **params
-        Parameters of the algorithm, by scikit-learn's names. They are also attributes.
-
-    Raises
-    ------
-    ValueError
-        If there is no such model type, or the algorithm has no such parameter.
-
-    Attributes
-    ----------
-    classes_ : ndarray of shape (2,)
-        The labels; the second one means churn.
-    feature_engineer_, estimator_
-        The fitted parts.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        The names of the raw columns seen in ``fit``, if they have names.
-    n_features_in_, n_rows_ : int
-        The number of raw columns and of customers in ``fit``.
-    trained_at_ : str
-        When ``fit`` ended: ISO 8601, UTC.
-    threshold_ : float
-        The probability from which ``predict`` says churn: 0.5, unless another was chosen.
-    metrics_ : dict of str to float
-        The figures of the evaluation that goes with this model, if there was one.
-    digest_ : str or None
-        The name of the content of the file that the model was loaded from.
-    """
-
-    @property
-    def model(self) -> Any:
-        """The estimator inside: the fitted one, or before ``fit`` the one that will be fitted."""
-        return self.estimator_ if self._is_fitted else make_estimator(self.model_type, self.params)
-
-    @property
-    def feature_names(self) -> list[str]:
-        """The raw columns that ``fit`` saw, in order; empty before."""
-        return [*self.feature_engineer_.raw_names_] if self._is_fitted else []
-
-    def __repr__(self, **_: Any) -> str:
-        state = "fitted" if self._is_fitted else "not fitted"
-        given = "".join(f", {name}={value!r}" for name, value in self.params.items())
-        return f"ChurnModel({self.model_type!r}{given}) [{state}]"
-
-    def evaluate(self, X: Any, y: Any) -> dict[str, float]:
-        """Compare predictions with what happened; see `evaluate_predictions`.
-
-        Parameters
-        ----------
-        X : DataFrame or array of shape (n_customers, n_columns)
-            Customers that were not used in ``fit``.
-        y : array of shape (n_customers,)
-            Their labels, both of ``classes_`` occurring.
-
-        Returns
-        -------
-        dict of str to float
-            accuracy, precision, recall, f1, roc_auc, pr_auc, brier and ece, each in [0, 1].
-        """
-        proba = self.predict_proba(X)[:, 1]
-        unknown = set(pd.unique(pd.Series(np.asarray(y)))) - set(self.classes_.tolist())
-        if unknown:
-            raise ValueError(f"labels {sorted(map(str, unknown))} were not in fit, which saw {self.classes_.tolist()}")
-        return evaluate_predictions(np.asarray(y) == self.classes_[1], proba, threshold=self.threshold_)
-
-    def explain(self, X: Any) -> Explanation:
-        """Say what each raw column contributes to the log-odds of each customer; see `explain_log_odds`.
-
-        Parameters
-        ----------
-        X : DataFrame or array of shape (n_customers, n_columns)
-            A raw table with the columns of ``fit``.
-
-        Returns
-        -------
-        Explanation
-        """
-        if not self._is_fitted:
-            raise NotFittedError("ChurnModel must be fitted before it explains")
-        return explain_log_odds(self.feature_engineer_, self.estimator_, X)
+# %% ../../nbs/models/churn_model.ipynb #b50b4a4e
+class _StoredModel(_OpenModel):
+    """Writing a model to a file, and reading it."""
 
     def save(self, path: str | Path) -> Path:
         """Write the fitted model to one file, at once or not at all; missing folders are made.
@@ -365,3 +334,46 @@ class ChurnModel(_Classifier):
             return _restore(objects, manifest)
         except ModelFileError as error:
             raise ModelFileError(f"{path}: {error}") from error
+
+# %% ../../nbs/models/churn_model.ipynb #707c054d
+class ChurnModel(_StoredModel):
+    """Predict which customers leave, from a raw customer table.
+
+    Parameters
+    ----------
+    model_type : str, default "random_forest"
+        The algorithm, see `MODEL_TYPES`. ``"blend"`` is what ``churn-train`` uses by default.
+    feature_engineer : FeatureEngineer, optional
+        How the table becomes numbers; it is cloned, and fitted in ``fit``.
+    **params
+        Parameters of the algorithm, by scikit-learn's names. They are also attributes.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model type, or the algorithm has no such parameter.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (2,)
+        The labels; the second one means churn.
+    feature_engineer_, estimator_
+        The fitted parts.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        The names of the raw columns seen in ``fit``, if they have names.
+    n_features_in_, n_rows_ : int
+        The number of raw columns and of customers in ``fit``.
+    trained_at_ : str
+        When ``fit`` ended: ISO 8601, UTC.
+    threshold_ : float
+        The probability from which ``predict`` says churn: 0.5, unless another was chosen.
+    metrics_ : dict of str to float
+        The figures of the evaluation that goes with this model, if there was one.
+    digest_ : str or None
+        The name of the content of the file that the model was loaded from.
+    """
+
+    def __repr__(self, **_: Any) -> str:
+        state = "fitted" if self._is_fitted else "not fitted"
+        given = "".join(f", {name}={value!r}" for name, value in self.params.items())
+        return f"ChurnModel({self.model_type!r}{given}) [{state}]"
