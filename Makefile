@@ -12,7 +12,7 @@ PIP    := $(BIN)/python $(INSTALL)
 JUPYTER_ENV := JUPYTER_CONFIG_DIR=$(CURDIR)/$(VENV)/jupyter/config JUPYTER_DATA_DIR=$(CURDIR)/$(VENV)/jupyter/data \
 	JUPYTER_RUNTIME_DIR=$(CURDIR)/$(VENV)/jupyter/runtime JUPYTERLAB_SETTINGS_DIR=$(CURDIR)/$(VENV)/jupyter/settings \
 	JUPYTERLAB_WORKSPACES_DIR=$(CURDIR)/$(VENV)/jupyter/workspaces JUPYTER_CONFIG_PATH=$(CURDIR)/tools/jupyter \
-	IPYTHONDIR=$(CURDIR)/$(VENV)/jupyter/ipython
+	IPYTHONDIR=$(CURDIR)/$(VENV)/jupyter/ipython MATPLOTLIBRC=$(CURDIR)/nbs/matplotlibrc
 
 # What another environment leaves behind must not reach this one.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV JUPYTER_PATH

@@ -32,6 +32,8 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 EXECUTED = ROOT / "_executed"  # no leading dot: nbdev's docs processing passes over hidden folders
 WIDGET = "application/vnd.jupyter.widget-view+json"
+STYLE = ROOT / "nbs" / "matplotlibrc"
+os.environ["MATPLOTLIBRC"] = str(STYLE)  # before a process that notebooks are forked from imports matplotlib
 KEY = "executed"  # of a notebook's metadata: the content that its outputs came from
 
 Outputs = dict[str, list[dict[str, Any]]]  # by cell id
@@ -133,6 +135,7 @@ def fingerprint(path: Path) -> str:
     nbdev = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["nbdev"]
     digest = hashlib.sha256(repr((path.relative_to(ROOT).as_posix(), code, nbdev, _environment())).encode())
     package = [module for module in (ROOT / "churn_mlops").rglob("*.py") if module.name != "_modidx.py"]
+    digest.update(STYLE.read_bytes())
     for file in [*sorted(package), ROOT / "settings.ini"]:
         digest.update(f"{file.relative_to(ROOT)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
