@@ -56,7 +56,7 @@ def _column_class(cells: Sequence[str], names_rows: bool) -> str:
     """Return how to set a column: numbers to the right, long text with room to be read."""
     if not names_rows and cells and all(_NUMBER.fullmatch(cell) for cell in cells):
         return ' class="number"'
-    return ' class="text"' if any(len(cell) > 40 for cell in cells) else ""
+    return ' class="text"' if any(len(cell) > 30 for cell in cells) else ""
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> Html:

@@ -144,6 +144,35 @@ class TestPage:
             "What this report does not know",
         ]
 
+    def test_it_begins_with_whom_to_contact_what_that_brings_and_how_sure_it_is(self, html: str, case: Any) -> None:
+        top = html[html.index("<header>") : html.index("<nav")]
+        curve = report_money.profit_curve(case.y, case.proba, Economics())
+        best = report_money._campaigns(case, curve)["best threshold"]
+        assert f"Contact {best['contacted']} of {len(case.y)} customers" in top
+        assert f"that brings {best['profit']:.2f} per customer" in top
+        assert re.search(r"roc_auc\) is 0\.\d{3} \(95% interval 0\.\d{3} . [01]\.\d{3}\)", top)
+        assert "Read first what was noticed (2)" in top
+
+    def test_without_economics_and_with_few_churners_its_beginning_claims_less(
+        self, model: ChurnModel, split: Any
+    ) -> None:
+        few = np.r_[np.flatnonzero(split.y_test)[:5], np.flatnonzero(split.y_test == 0)[:60]]
+        html = evaluate_report(model, split.X_test.iloc[few], split.y_test.iloc[few]).html
+        top = html[html.index("<header>") : html.index("<nav")]
+        called = int((model.predict_proba(split.X_test.iloc[few])[:, 1] >= 0.5).sum())
+        assert f"At its threshold of 0.5, the model would contact {called} of 65 customers." in top
+        assert "too few customers to be sure" in top
+        assert "brings" not in top
+        assert "noticed" not in top
+
+    def test_a_campaign_that_cannot_pay_is_said_at_the_beginning(self, case: Any) -> None:
+        assert report_money.money_summary(case, Economics(acceptance=0.0)) == [
+            "With the assumed costs and values, no contact pays."
+        ]
+
+    def test_the_meaning_of_a_figure_may_wrap(self, html: str) -> None:
+        assert '<th scope="col" class="text">meaning</th>' in html
+
     def test_a_finding_is_shown_with_column_and_figure(self, read: Reader) -> None:
         assert "0.999" in read.texts
         assert f"column {HOSTILE} alone tells who leaves" in read.texts

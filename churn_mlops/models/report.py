@@ -31,10 +31,10 @@ from churn_mlops.models.report_case import (
 )
 from .report_columns import column_importance, columns_section
 from .report_groups import drift_section, segments_section
-from .report_money import money_section
+from .report_money import money_section, money_summary
 from .report_quality import decisions_section, figures_frame, figures_section, others_of
 from .report_scores import probabilities_section, ranking_section
-from ..pages import page
+from ..pages import from_to, page
 from ..pictures import require_matplotlib
 from ..utils import write_file_atomically
 
@@ -154,13 +154,30 @@ def check_report_folder(folder: Path) -> None:
     require_matplotlib()
 
 # %% ../../nbs/models/report.ipynb #8fb0aac1
-def _lead(case: Case) -> str:
+def _about(case: Case) -> str:
     """Say in a sentence what the report is about."""
     model = case.model
     return (
         f"A {model.model_type.replace('_', ' ')} model, trained on {model.n_rows_:,} customers, tested on {len(case.y):,} "
         f"others of whom {case.rate:.1%} churned. Trained {when(model.trained_at_)}."
     )
+
+
+def _lead(case: Case, frame: pd.DataFrame, economics: Economics | None, findings: Sequence[Finding]) -> str:
+    """Say whom to contact, what that is worth, how sure it is, and what the report is about."""
+    threshold = case.model.threshold_
+    auc, low, high = map(float, frame.loc["roc_auc", ["value", "low", "high"]])
+    called = int((case.proba >= threshold).sum())
+    whom = [f"At its threshold of {threshold:.3g}, the model would contact {called:,} of {len(case.y):,} customers."]
+    sure = f"95% interval {from_to(low, high)}" if pd.notna(low) else "too few customers to be sure"
+    noticed = f"Read first what was noticed ({len(findings):,}): it decides how far these figures can be trusted."
+    sentences = [
+        *([noticed] if findings else []),
+        *(whom if economics is None else money_summary(case, economics)),
+        f"The ranking quality (roc_auc) is {auc:.3f} ({sure}).",
+        _about(case),
+    ]
+    return " ".join(sentences)
 
 # %% ../../nbs/models/report.ipynb #47a56d6e
 def evaluate_report(
@@ -242,5 +259,5 @@ def evaluate_report(
             "Columns left out": left_out_section(case),
             "What this report does not know": limits_section(case, economics),
         }
-    html = page(title, _lead(case), sections, f"Made by churn_mlops {__version__}.")
+    html = page(title, _lead(case, frame, economics, findings), sections, f"Made by churn_mlops {__version__}.")
     return EvaluationReport(title, html, frame)

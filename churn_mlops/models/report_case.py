@@ -116,7 +116,7 @@ def findings_section(findings: Sequence[Finding]) -> list[Html]:
         for finding in findings
     ]
     words = "Read this first: it decides how far the figures below can be trusted."
-    return [paragraph(words, "lead"), table(["what was seen", "column", "figure", "guard"], rows, "Findings")]
+    return [paragraph(words, "lead"), table(["what was seen", "column", "figure", "kind"], rows, "Findings")]
 
 # %% ../../nbs/models/report_case.ipynb #21086f86
 def left_out_section(case: Case) -> list[Html]:

@@ -119,3 +119,18 @@ def money_section(case: Case, economics: Economics | None) -> list[Html]:
         table(["metric", "amount", "meaning"], figures, "Profit metrics"),
         paragraph(note, "note"),
     ]
+
+# %% ../../nbs/models/report_money.ipynb #c41f8a97
+def money_summary(case: Case, economics: Economics) -> list[str]:
+    """Say whom to contact and what that brings, a sentence each."""
+    values = economics.values(case.X) if isinstance(economics.customer_value, str) else None
+    campaigns = _campaigns(case, profit_curve(case.y, case.proba, economics, values))
+    best, half = campaigns["best threshold"], campaigns["threshold 0.5"]
+    if best["profit"] <= 0 or not best["contacted"]:
+        return ["With the assumed costs and values, no contact pays."]
+    return [
+        f"Contact {best['contacted']:,.0f} of {len(case.y):,} customers, those with a probability of "
+        f"{best['threshold']:.3f} or more.",
+        f"With the assumed costs and values, that brings {best['profit']:,.2f} per customer; a threshold of 0.5 brings "
+        f"{half['profit']:,.2f}.",
+    ]
