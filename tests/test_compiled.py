@@ -11,12 +11,15 @@ from datetime import UTC, datetime, timedelta, timezone
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from churn_mlops.features import FeatureEngineer
 from churn_mlops.models import ChurnModel, ChurnPredictor, compiled, tree_walks
 from churn_mlops.models.compiled import Plan
 from churn_mlops.models.schema import InputSchema
 from churn_mlops.models.tree_walks import Compiled
+from churn_mlops.models.trees import Tree
 
 FEW = {
     "blend": {"max_iter": 60},
@@ -126,12 +129,81 @@ def test_plan_equals_the_estimator_for_10_000_strange_customers(kind, engine, mo
 def test_batch_equals_the_estimator_for_10_000_strange_customers(kind, engine, models, strange, strange_table):
     columns = list(zip(*(customer.values() for customer in strange), strict=True))
     expected = models[kind].predict_proba(strange_table)[:, 1]
-    np.testing.assert_allclose(Plan(models[kind], engine).probabilities(columns), expected, rtol=0, atol=1e-9)
+    actual = Plan(models[kind], engine).probabilities([columns], len(strange))
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("cores", ["1", "2", "4"])
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("kind", ["blend", "random_forest", "lightgbm"])
+def test_batch_is_the_same_on_any_number_of_cores(kind, engine, cores, models, strange, strange_table, monkeypatch):
+    monkeypatch.setenv("CHURN_THREADS", cores)
+    columns = list(zip(*(customer.values() for customer in strange), strict=True))
+    expected = models[kind].predict_proba(strange_table)[:, 1]
+    actual = Plan(models[kind], engine).probabilities([columns, columns], 2 * len(strange))
+    np.testing.assert_allclose(actual, np.tile(expected, 2), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("leaves", [2, 8, 9, 16, 17, 31, 64, 65, 200])
+@pytest.mark.parametrize("kind", ["hist_gradient_boosting", "lightgbm"])
+def test_batch_equals_the_estimator_whatever_the_size_of_its_trees(kind, leaves, engine, strange, strange_table):
+    X, y = make_table(1_000)
+    size = {"max_leaf_nodes": leaves, "max_iter": 9} if kind != "lightgbm" else {"num_leaves": leaves, "max_trees": 9}
+    model = ChurnModel(kind, **size, **{"min_samples_leaf" if kind != "lightgbm" else "min_child_samples": 1}).fit(X, y)
+    plan = Plan(model, engine)
+    assert (plan._batch_walk is None) is (leaves > (16 if engine == "numba" else 64))
+    columns = list(zip(*(customer.values() for customer in strange), strict=True))
+    expected = model.predict_proba(strange_table)[:, 1]
+    np.testing.assert_allclose(plan.probabilities([columns], len(strange)), expected, rtol=0, atol=1e-9)
+
+
+@st.composite
+def random_trees(draw):
+    """Draw trees of any shape, whose few thresholds are met exactly by some customers."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+
+    def grow(n_leaves, nodes):
+        at = len(nodes)
+        nodes.append([-1, -1, 0, 0.0, rng.normal()])
+        if n_leaves > 1:
+            on_left = int(rng.integers(1, n_leaves)) if rng.random() < 0.7 else int(rng.choice([1, n_leaves - 1]))
+            sides = grow(on_left, nodes), grow(n_leaves - on_left, nodes)
+            nodes[at] = [*sides, int(rng.integers(4)), float(rng.integers(-2, 3)), 0.0]
+        return at
+
+    trees = []
+    for n_leaves in draw(st.lists(st.integers(1, 64), min_size=1, max_size=6)):
+        grow(n_leaves, nodes := [])
+        left, right, feature, threshold, value = map(np.array, zip(*nodes, strict=True))
+        trees.append(Tree(left, right, feature, threshold, value, np.ones(len(nodes))))
+    return trees
+
+
+@given(random_trees())
+@settings(deadline=None, max_examples=60)
+def test_bytes_find_the_leaf_that_a_walk_finds(trees):
+    X = np.asfortranarray(np.random.default_rng(0).integers(-3, 4, (300, 4)).astype(float))
+    flat = tree_walks.flatten(trees)
+    step_by_step = tree_walks.numpy_walk(flat)
+    expected = [step_by_step(row[None])[0] for row in X]
+    np.testing.assert_allclose(tree_walks.byte_walk(flat)(X), expected, rtol=0, atol=1e-12)
+
+
+def test_more_categories_than_a_byte_has_values():
+    names = [f"city {i}" for i in range(300)]
+    X, y = pd.DataFrame({"city": names * 2, "n": range(600)}), np.arange(600) % 7 < 3
+    engineer = FeatureEngineer(max_categories=290)
+    model = ChurnModel("logistic_regression", feature_engineer=engineer).fit(X, y.astype(int))
+    asked = [*names, "unseen", None, " "]
+    expected = model.predict_proba(pd.DataFrame({"city": asked, "n": 1.0}))[:, 1]
+    actual = Plan(model).probabilities([[asked, [1.0] * len(asked)]], len(asked))
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-12)
 
 
 def test_features_of_a_batch_equal_those_of_the_feature_engineer(models, strange, strange_table):
     columns = list(zip(*(customer.values() for customer in strange), strict=True))
-    features = Plan(models["blend"]).features(columns)
+    features = Plan(models["blend"]).features([columns], len(strange))
     np.testing.assert_array_equal(features, models["blend"].feature_engineer_.transform(strange_table))
 
 

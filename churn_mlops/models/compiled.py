@@ -9,9 +9,9 @@ __all__ = ['Plan']
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -27,7 +27,17 @@ from ..features.encoders import FURTHEST, CategoricalEncoder, Encoder, FloatArra
 from .blend import BaggedBoosting, BlendedClassifier, SplineLogistic, SplineTerm
 from .churn_model import ChurnModel
 from .lightgbm import LightGBMClassifier
-from .tree_walks import Compiled, Engine, FlatTrees, Walk, choose_walk, flatten
+from churn_mlops.models.tree_walks import (
+    Compiled,
+    Engine,
+    FlatTrees,
+    Walk,
+    byte_walk,
+    choose_walk,
+    flatten,
+    share_out,
+    sorted_walk,
+)
 from .trees import boosting_trees, forest_trees, lightgbm_trees
 from ..threads import cores_for, limit_threads
 
@@ -72,6 +82,7 @@ class _Formula:
     trees: FlatTrees | None = None
     is_log_odds: bool = True
     all_shares: Callable[[FloatArray], FloatArray] | None = None  # their sum, for many customers
+    make_walk: Callable[[int], Walk | None] = lambda most_leaves: None  # for many customers, if no tree has more
 
 
 class _CannotCompileError(ValueError):
@@ -83,13 +94,13 @@ def _of_logistic(model: LogisticRegression) -> _Formula:
 
 
 def _of_forest(model: RandomForestClassifier) -> _Formula:
-    flat = flatten(forest_trees(model), dtype=np.float32)
-    return _Formula(0.0, [_nothing] * model.n_features_in_, flat, is_log_odds=False)
+    flat, shares = flatten(forest_trees(model), dtype=np.float32), [_nothing] * model.n_features_in_
+    return _Formula(0.0, shares, flat, is_log_odds=False, make_walk=lambda most_leaves: sorted_walk(model))
 
 
 def _of_lightgbm(model: LightGBMClassifier) -> _Formula:
     flat = flatten(lightgbm_trees(model))
-    return _Formula(0.0, [_nothing] * model.n_features_in_, flat)
+    return _Formula(0.0, [_nothing] * model.n_features_in_, flat, make_walk=partial(byte_walk, flat))
 
 # %% ../../nbs/models/compiled.ipynb #effa5e37
 def _of_boosters(boosters: Sequence[HistGradientBoostingClassifier], weight: float = 1.0) -> _Formula:
@@ -99,20 +110,27 @@ def _of_boosters(boosters: Sequence[HistGradientBoostingClassifier], weight: flo
         raise _CannotCompileError("its trees split by category")
     trees = [tree for booster in boosters for tree in boosting_trees(booster)]
     intercept = weight * sum(float(booster._baseline_prediction.item()) for booster in boosters)
-    flat = flatten(trees, weight) if trees else None
-    return _Formula(intercept, [_nothing] * boosters[0].n_features_in_, flat)
+    shares = [_nothing] * boosters[0].n_features_in_
+    if not trees:
+        return _Formula(intercept, shares)
+    flat = flatten(trees, weight)
+    return _Formula(intercept, shares, flat, make_walk=partial(byte_walk, flat))
 
 
 def _of_curves(model: SplineLogistic, weight: float = 1.0) -> _Formula:
     shares = [_curve(term, weight) for term in model.terms_]
-    return _Formula(weight * model.intercept_, shares, all_shares=lambda X: weight * model.contributions(X).sum(axis=1))
+
+    def all_shares(X: FloatArray) -> FloatArray:
+        return weight * sum((term(x) for term, x in zip(model.terms_, X.T, strict=True)), start=np.zeros(len(X)))
+
+    return _Formula(weight * model.intercept_, shares, all_shares=all_shares)
 
 
 def _of_blend(model: BlendedClassifier) -> _Formula:
     curves = _of_curves(model.curves_, float(model.weights_[0]))
     trees = _of_boosters(model.trees_.boosters_, float(model.weights_[1]))
     intercept = model.intercept_ + curves.intercept + trees.intercept
-    return _Formula(intercept, curves.shares, trees.trees, all_shares=curves.all_shares)
+    return replace(trees, intercept=intercept, shares=curves.shares, all_shares=curves.all_shares)
 
 # %% ../../nbs/models/compiled.ipynb #77238eaf
 _FORMULAS: dict[type, Callable[[Any], _Formula]] = {
@@ -164,11 +182,18 @@ def _write_number(encoder: NumericEncoder, at: int, shares: Sequence[Share]) -> 
     return write
 
 # %% ../../nbs/models/compiled.ipynb #857d1a31
-def _categories(encoder: CategoricalEncoder) -> tuple[dict[str | None, int], FloatArray]:
+class _Rows(dict[str | None, int]):
+    """The row of each category and of a gap in a table; a text that is not here is unseen, in the last row, or blank."""
+
+    def __missing__(self, value: str) -> int:
+        return len(self) if value.strip() else self[None]
+
+
+def _categories(encoder: CategoricalEncoder) -> tuple[_Rows, FloatArray]:
     """Return the row of each category, gaps and (last) unseen text, and the features of each row."""
     unseen = "".join(encoder.categories) + "?"
     values = [*encoder.categories, None, unseen]
-    return {value: row for row, value in enumerate(values[:-1])}, encoder.encode(pd.Series(values, dtype=object))
+    return _Rows({value: row for row, value in enumerate(values[:-1])}), encoder.encode(pd.Series(values, dtype=object))
 
 
 def _write_category(encoder: CategoricalEncoder, at: int, shares: Sequence[Share]) -> Writer:
@@ -248,11 +273,11 @@ def _fill_numbers(encoder: NumericEncoder) -> Filler:
 def _fill_categories(encoder: CategoricalEncoder) -> Filler:
     """Return what writes the 0/1 features of a category."""
     rows, table = _categories(encoder)
-    gap, unseen, columns = rows[None], len(rows), table.T.copy()
+    columns, fit_bytes = table.T.copy(), len(table) <= 256
 
     def fill(values: Sequence[str | None], features: FloatArray) -> None:
-        found = {value: rows.get(value, unseen if value and value.strip() else gap) for value in set(values)}
-        row = np.fromiter(map(found.__getitem__, values), dtype=np.intp, count=len(values))
+        found = map(rows.__getitem__, values)
+        row = np.frombuffer(bytes(found), dtype=np.uint8) if fit_bytes else np.fromiter(found, dtype=np.intp)
         for place, column in enumerate(columns):
             features[:, place] = column.take(row)
 
@@ -287,7 +312,7 @@ def _probability(log_odds: float) -> float:
     return odds / (1 + odds)
 
 # %% ../../nbs/models/compiled.ipynb #60232bc2
-_FEW_CUSTOMERS = 100
+_FEW_CUSTOMERS, _MANY_CUSTOMERS, _MANY_CORES = 100, 1_000, 4
 
 
 class Plan:
@@ -324,7 +349,7 @@ class Plan:
         self._writers = [_WRITERS[e.kind](e, at.start, formula.shares[at]) for e, at in placed]
         self._fillers = [(_FILLERS[e.kind](e), at) for e, at in placed]
         self._intercept, self._is_log_odds = formula.intercept, formula.is_log_odds
-        self._all_shares = formula.all_shares
+        self._all_shares, self._make_walk = formula.all_shares, formula.make_walk
         self._estimator, self._width = model.estimator_, len(formula.shares)
         self._walk: Walk | None = None
         self.compiled = Compiled("python")
@@ -353,51 +378,63 @@ class Plan:
             total += float(walk(row)[0])
         return _probability(total) if self._is_log_odds else total
 
-    def probabilities(self, columns: Sequence[Sequence[Any]]) -> FloatArray:
+    def probabilities(self, blocks: Iterable[Sequence[Sequence[Any]]], n_customers: int) -> FloatArray:
         """Return the probability of churn of many customers.
 
         Parameters
         ----------
-        columns : sequence of n_columns sequences of n_customers values
-            The values of each of ``columns``, checked by `InputSchema`.
+        blocks : iterable of sequences of n_columns sequences of values
+            Of some customers after the other the values of each of ``columns``, as from
+            `InputSchema.blocks`.
+        n_customers : int
+            How many there are in all blocks together.
 
         Returns
         -------
         ndarray of shape (n_customers,)
         """
-        if len(columns[0]) <= _FEW_CUSTOMERS:
-            return np.array([self.probability(values) for values in zip(*columns, strict=True)], dtype=np.float64)
-        features = self.features(columns)
-        cores = cores_for(len(features))
-        if self._walk is None or self.compiled.engine != "numba":
+        if n_customers <= _FEW_CUSTOMERS:
+            rows = (values for columns in blocks for values in zip(*columns, strict=True))
+            return np.array([self.probability(values) for values in rows], dtype=np.float64)
+        features = self.features(blocks, n_customers)
+        walk = self._walk_of(n_customers)
+        if walk is None:
+            cores = cores_for(n_customers)
             with limit_threads(cores), parallel_config("threading", n_jobs=cores):
                 return np.asarray(self._estimator.predict_proba(features)[:, 1])
-        total = self._intercept + self._walk_all(self._walk, features, cores)
+        total = self._intercept + walk(features)
         if self._all_shares is not None:
             total += self._all_shares(features)
         return np.asarray(expit(total)) if self._is_log_odds else total
 
-    def _walk_all(self, walk: Walk, features: FloatArray, cores: int) -> FloatArray:
-        """Send many customers through the trees, a part of them on each core."""
-        rows = np.ascontiguousarray(features, dtype=self._empty.dtype)
-        if cores == 1:
-            return walk(rows)
-        with ThreadPoolExecutor(cores) as pool:
-            return np.concatenate(list(pool.map(walk, np.array_split(rows, cores))))
+    def _walk_of(self, n_customers: int) -> Walk | None:
+        """Return the best way of many customers through the trees, unless it is the estimator's own."""
+        walk, cores = self._walk, cores_for(n_customers)
+        if walk is None or self.compiled.engine != "numba":
+            return self._batch_walk
+        if n_customers >= _MANY_CUSTOMERS and cores < _MANY_CORES and self._batch_walk is not None:
+            return self._batch_walk
+        return lambda X: share_out(walk, np.ascontiguousarray(X, dtype=self._empty.dtype), cores)
 
-    def features(self, columns: Sequence[Sequence[Any]]) -> FloatArray:
+    @cached_property
+    def _batch_walk(self) -> Walk | None:
+        return self._make_walk(16 if self.compiled.engine == "numba" else 64)
+
+    def features(self, blocks: Iterable[Sequence[Sequence[Any]]], n_customers: int) -> FloatArray:
         """Encode many customers without a DataFrame, as `FeatureEngineer.transform` does.
 
         Parameters
         ----------
-        columns : sequence of n_columns sequences of n_customers values
+        blocks, n_customers
             As for `probabilities`.
 
         Returns
         -------
         ndarray of shape (n_customers, n_features)
         """
-        features = np.empty((len(columns[0]), self._width), order="F")
-        for (fill, at), values in zip(self._fillers, columns, strict=True):
-            fill(values, features[:, at])
+        features, start = np.empty((n_customers, self._width), order="F"), 0
+        for columns in blocks:
+            block = slice(start, start := start + len(columns[0]))
+            for (fill, at), values in zip(self._fillers, columns, strict=True):
+                fill(values, features[block, at])
         return features

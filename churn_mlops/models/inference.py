@@ -7,6 +7,7 @@ __all__ = ['Prediction', 'ChurnPredictor']
 
 # %% ../../nbs/models/inference.ipynb #06fa60b1
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -45,7 +46,7 @@ def _answer(probability: float, threshold: float) -> Prediction:
     """Put the answer together from the probability of churn."""
     churns = probability >= threshold
     return {
-        "prediction": int(churns),
+        "prediction": 1 if churns else 0,
         "will_churn": churns,
         "churn_probability": probability,
         "confidence": probability if churns else 1 - probability,
@@ -129,11 +130,11 @@ class ChurnPredictor:
         ValueError
             If any customer does not fit; the message says which, counted from 0.
         """
-        columns = self.schema.columns(customers)
+        blocks = self.schema.blocks(customers)
         if self._plan is None:
-            rows = zip(*columns, strict=True)
+            rows = (row for columns in blocks for row in zip(*columns, strict=True))
             return self.predict_checked([dict(zip(self.schema.kinds, row, strict=True)) for row in rows])
-        return self._answers(self._plan.probabilities(columns))
+        return self._answers(self._plan.probabilities(blocks, len(customers)))
 
     def predict_checked(self, customers: Sequence[Mapping[str, Any]]) -> list[Prediction]:
         """Predict customers that have passed `InputSchema.check`; see `predict_batch`."""
@@ -141,7 +142,8 @@ class ChurnPredictor:
             return []
         if self._plan is None:
             return self._answers(self.model.predict_proba(self.schema.table(customers))[:, 1])
-        return self._answers(self._plan.probabilities([[c[name] for c in customers] for name in self.schema.kinds]))
+        columns = [list(map(itemgetter(name), customers)) for name in self.schema.kinds]
+        return self._answers(self._plan.probabilities([columns], len(customers)))
 
     def predict_row(self, row: BaseModel) -> Prediction:
         """Predict one customer who has passed `InputSchema.row`; see `predict`."""

@@ -8,7 +8,7 @@ __all__ = ['InputSchema']
 # %% ../../nbs/models/schema.ipynb #bfaa698d
 import datetime as dt
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Annotated, Any
 
@@ -81,6 +81,9 @@ def _is_plain(kind: str, values: Sequence[Any]) -> bool:
         return False
 
 # %% ../../nbs/models/schema.ipynb #937671fa
+_BLOCK = 4_096
+
+
 class InputSchema:
     """The raw columns that a fitted model needs, and a check of customers against them.
 
@@ -143,7 +146,7 @@ class InputSchema:
         """Return a checked customer as raw columns and values, in the order of ``kinds``."""
         return dict(zip(self.kinds, vars(row).values(), strict=True))
 
-    def columns(self, customers: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    def columns(self, customers: Sequence[Mapping[str, Any]], first: int = 0) -> list[list[Any]]:
         """Check many customers and return the values of each column of ``kinds``.
 
         Values of the plainest types are looked at a column at a time; whatever else
@@ -153,6 +156,8 @@ class InputSchema:
         ----------
         customers : sequence of mapping of str to value
             Each as for `check`.
+        first : int, default 0
+            The position of the first in the whole batch.
 
         Returns
         -------
@@ -161,7 +166,7 @@ class InputSchema:
         Raises
         ------
         ValueError
-            If a customer does not fit; the message says which, counted from 0.
+            If a customer does not fit; the message says which, counted from ``first``.
         """
         if set(map(type, customers)) == {dict}:
             try:
@@ -170,8 +175,13 @@ class InputSchema:
                 columns = []
             if columns and all(map(_is_plain, self.kinds.values(), columns)):
                 return columns
-        rows = [vars(self.row(customer, position)).values() for position, customer in enumerate(customers)]
+        rows = [vars(self.row(customer, position)).values() for position, customer in enumerate(customers, first)]
         return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in self.kinds]
+
+    def blocks(self, customers: Sequence[Mapping[str, Any]]) -> Iterator[list[list[Any]]]:
+        """Check any number of customers, some thousands at a time, and yield the `columns` of these."""
+        for first in range(0, len(customers), _BLOCK):
+            yield self.columns(customers[first : first + _BLOCK], first)
 
     def table(self, customers: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         """Turn checked customers into the raw table that the model takes."""
