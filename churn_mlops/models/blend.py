@@ -7,9 +7,10 @@ __all__ = ['SplineTerm', 'learn_term', 'SplineLogistic', 'BaggedBoosting', 'Blen
 
 # %% ../../nbs/models/blend.ipynb #40db6e63
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -132,6 +133,18 @@ def _log_loss(y: npt.NDArray[np.int_], log_odds: FloatArray) -> float:
     """Return the mean log-loss of log-odds, without the rounding of a detour over probabilities."""
     return float(np.mean(np.logaddexp(0, log_odds) - y * log_odds))
 
+# %% ../../nbs/models/blend.ipynb #a6c74bbb
+def _two_classes(y: npt.NDArray[Any], who: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.int_]]:
+    """Return the two labels in sorted order, and y as 0 and 1; refuse anything else as scikit-learn does."""
+    check_classification_targets(y)
+    classes, codes = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(f"{who} needs two classes, but y holds one class: {classes[0]!r}")
+    if len(classes) > 2:
+        kind = type_of_target(y, input_name="y")
+        raise ValueError(f"Only binary classification is supported. The type of the target is {kind}.")
+    return classes, codes
+
 # %% ../../nbs/models/blend.ipynb #9c93cc25
 class _LogOddsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A classifier of two classes that learns log-odds; its heirs say how."""
@@ -151,13 +164,7 @@ class _LogOddsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     def _fit(self, X: Any, y: Any) -> FloatArray | None:
         """Check the input, learn, and return out-of-fold log-odds."""
         X, y = validate_data(self, X, y, dtype=np.float64)
-        check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        if len(self.classes_) != 2:
-            kind = type_of_target(y, input_name="y")
-            one = f"{type(self).__name__} needs two classes, but y holds one class: {self.classes_[0]!r}"
-            many = f"Only binary classification is supported. The type of the target is {kind}."
-            raise ValueError(one if len(self.classes_) < 2 else many)
+        self.classes_, codes = _two_classes(y, type(self).__name__)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         return self._learn(X, codes, _make_folds(codes, self.cv, seed), seed)
 
@@ -213,8 +220,50 @@ def _out_of_fold(B: FloatArray, y: npt.NDArray[np.int_], C: Sequence[float], fol
         log_odds[:, rest] = _fit_path(B[train], y[train], C, B[rest])
     return log_odds
 
+# %% ../../nbs/models/blend.ipynb #0154a683
+def _weigh(terms: Sequence[SplineTerm], weights: FloatArray) -> list[SplineTerm]:
+    """Make one curve out of the functions of each column, with the weights of all functions in a row."""
+    ends = np.cumsum([term.coefficients.shape[2] for term in terms])[:-1]
+    each = zip(terms, np.split(weights, ends), strict=True)
+    return [replace(term, coefficients=term.coefficients @ w) for term, w in each]
+
+
+def _centre(terms: Sequence[SplineTerm], X: FloatArray) -> tuple[list[SplineTerm], float]:
+    """Shift each curve so that its mean is zero; return by how much all of them were shifted."""
+    means = [float(term(x).mean()) for term, x in zip(terms, X.T, strict=True)]
+    constant = np.array([[0.0], [0.0], [0.0], [1.0]])
+    shifted = zip(terms, means, strict=True)
+    return [replace(term, coefficients=term.coefficients - mean * constant) for term, mean in shifted], sum(means)
+
+# %% ../../nbs/models/blend.ipynb #8ab301eb
+class _SumOfCurves(_LogOddsClassifier):
+    """What is left when the curves are learned: an intercept and a curve for each feature."""
+
+    intercept_: float
+    terms_: list[SplineTerm]
+
+    def contributions(self, X: Any) -> FloatArray:
+        """Return the share of each feature in the log-odds.
+
+        Parameters
+        ----------
+        X : array of shape (n_customers, n_features)
+            Numbers without gaps.
+
+        Returns
+        -------
+        ndarray of shape (n_customers, n_features)
+            Together with ``intercept_`` they add up to the log-odds.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return np.column_stack([term(x) for term, x in zip(self.terms_, X.T, strict=True)])
+
+    def _log_odds(self, X: FloatArray) -> FloatArray:
+        return self.intercept_ + sum((term(x) for term, x in zip(self.terms_, X.T, strict=True)), np.zeros(len(X)))
+
 # %% ../../nbs/models/blend.ipynb #a3257dcc
-class SplineLogistic(_LogOddsClassifier):
+class SplineLogistic(_SumOfCurves):
     """Logistic regression on a smooth curve of each column.
 
     Parameters
@@ -265,47 +314,75 @@ class SplineLogistic(_LogOddsClassifier):
             losses = {(s, i): _log_loss(y, paths[s][i]) for s in shapes for i in range(len(grid))}
             best, i = min(losses, key=lambda choice: losses[choice])
             model = LogisticRegression(C=grid[i], max_iter=1_000).fit(basis[best], y)
-        self.n_knots_, self.logarithm_ = int(best[0]), best[1]
-        self.C_, self.intercept_ = float(grid[i]), float(model.intercept_[0])
-        sizes = np.cumsum([term.coefficients.shape[2] for term in terms[best]])[:-1]
-        weights = np.split(model.coef_[0], sizes)
-        self.terms_ = [replace(t, coefficients=t.coefficients @ w) for t, w in zip(terms[best], weights, strict=True)]
-        self._centre(X)
+        self.n_knots_, self.logarithm_, self.C_ = int(best[0]), best[1], float(grid[i])
+        self.terms_, shift = _centre(_weigh(terms[best], model.coef_[0]), X)
+        self.intercept_ = float(model.intercept_[0]) + shift
         return paths[best][i] if folds else None
-
-    def _centre(self, X: FloatArray) -> None:
-        """Shift each curve so that its mean is zero, and the intercept by as much: the log-odds stay the same."""
-        means = [float(term(x).mean()) for term, x in zip(self.terms_, X.T, strict=True)]
-        constant = np.array([[0.0], [0.0], [0.0], [1.0]])
-        shifted = zip(self.terms_, means, strict=True)
-        self.terms_ = [replace(term, coefficients=term.coefficients - mean * constant) for term, mean in shifted]
-        self.intercept_ += sum(means)
-
-    def contributions(self, X: Any) -> FloatArray:
-        """Return the share of each feature in the log-odds.
-
-        Parameters
-        ----------
-        X : array of shape (n_customers, n_features)
-            Numbers without gaps.
-
-        Returns
-        -------
-        ndarray of shape (n_customers, n_features)
-            Together with ``intercept_`` they add up to the log-odds.
-        """
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        return np.column_stack([term(x) for term, x in zip(self.terms_, X.T, strict=True)])
-
-    def _log_odds(self, X: FloatArray) -> FloatArray:
-        return self.intercept_ + sum((term(x) for term, x in zip(self.terms_, X.T, strict=True)), np.zeros(len(X)))
 
 # %% ../../nbs/models/blend.ipynb #85f07b1b
 def _mean_log_odds(boosters: Sequence[HistGradientBoostingClassifier], X: FloatArray) -> FloatArray:
     """Return the mean of boosters' log-odds."""
     with limit_threads(cores_for(len(X)), library="openmp"):
         return np.asarray(np.mean([booster.decision_function(X) for booster in boosters], axis=0))
+
+# %% ../../nbs/models/blend.ipynb #a6bc4daa
+def _log_odds_on_folds(
+    boosters: Sequence[HistGradientBoostingClassifier], X: FloatArray, folds: Sequence[_Fold]
+) -> FloatArray:
+    """Return the log-odds of each row by the booster that was stopped on it, and not fitted to it."""
+    log_odds = np.zeros(len(X))
+    for booster, (_, rest) in zip(boosters, folds, strict=True):
+        log_odds[rest] = _mean_log_odds([booster], X[rest])
+    return log_odds
+
+# %% ../../nbs/models/blend.ipynb #65f5844b
+def _make_booster(
+    learning_rate: float, max_iter: int, seed: int, leaves: int, fold: int = 0
+) -> HistGradientBoostingClassifier:
+    """Make the unfitted booster of a fold."""
+    return HistGradientBoostingClassifier(
+        learning_rate=learning_rate,
+        max_leaf_nodes=leaves,
+        random_state=seed + fold,
+        max_iter=max_iter,
+        early_stopping=True,
+        n_iter_no_change=15,
+        tol=1e-4,
+    )
+
+
+def _fit_without_folds(
+    booster: HistGradientBoostingClassifier, X: FloatArray, y: npt.NDArray[np.int_]
+) -> HistGradientBoostingClassifier:
+    """Fit at most 50 trees to all customers."""
+    with limit_threads(1):
+        return booster.set_params(max_iter=min(50, booster.max_iter), early_stopping=False).fit(X, y)
+
+# %% ../../nbs/models/blend.ipynb #6ba2b9b1
+def _race(
+    make: Callable[[int, int], HistGradientBoostingClassifier],
+    sizes: Sequence[int],
+    X: FloatArray,
+    y: npt.NDArray[np.int_],
+    folds: Sequence[_Fold],
+) -> tuple[int, list[HistGradientBoostingClassifier]]:
+    """Find the size of tree that does best on the first two folds; return it, and its booster of each fold."""
+
+    def fit(job: tuple[int, int]) -> HistGradientBoostingClassifier:
+        train, rest = folds[job[1]]
+        with limit_threads(1, library="openmp"):
+            return make(*job).fit(X[train], y[train], X_val=X[rest], y_val=y[rest])
+
+    def loss(job: tuple[int, int]) -> float:
+        rest = folds[job[1]][1]
+        return _log_loss(y[rest], _mean_log_odds([fitted[job]], X[rest]))
+
+    heats = [(leaves, fold) for leaves in sizes for fold in (0, 1)]
+    with ThreadPoolExecutor(cores_for(len(X))) as pool:
+        fitted = dict(zip(heats, pool.map(fit, heats), strict=True))
+        best = min(sizes, key=lambda leaves: loss((leaves, 0)) + loss((leaves, 1)))
+        others = list(pool.map(fit, [(best, fold) for fold in range(2, len(folds))]))
+    return int(best), [fitted[best, 0], fitted[best, 1], *others]
 
 # %% ../../nbs/models/blend.ipynb #5c588613
 class BaggedBoosting(_LogOddsClassifier):
@@ -353,46 +430,14 @@ class BaggedBoosting(_LogOddsClassifier):
         self.cv = cv
         self.random_state = random_state
 
-    def _booster(self, leaves: int, seed: int, **params: Any) -> HistGradientBoostingClassifier:
-        """Make an unfitted booster."""
-        return HistGradientBoostingClassifier(
-            learning_rate=self.learning_rate,
-            max_leaf_nodes=leaves,
-            random_state=seed,
-            **{"max_iter": self.max_iter, "early_stopping": True, "n_iter_no_change": 15, "tol": 1e-4, **params},
-        )
-
     def _learn(self, X: FloatArray, y: npt.NDArray[np.int_], folds: list[_Fold], seed: int) -> FloatArray | None:
-        sizes = sorted(self.max_leaf_nodes)
-        if not folds:
-            self.max_leaf_nodes_ = int(sizes[0])
-            few = self._booster(sizes[0], seed, max_iter=min(50, self.max_iter), early_stopping=False)
-            with limit_threads(1):
-                self.boosters_ = [few.fit(X, y)]
-            self.n_iter_ = [few.n_iter_]
-            return None
-
-        def fit(job: tuple[int, int]) -> HistGradientBoostingClassifier:
-            leaves, (train, rest) = job[0], folds[job[1]]
-            with limit_threads(1, library="openmp"):
-                return self._booster(leaves, seed + job[1]).fit(X[train], y[train], X_val=X[rest], y_val=y[rest])
-
-        def loss(job: tuple[int, int]) -> float:
-            rest = folds[job[1]][1]
-            return _log_loss(y[rest], _mean_log_odds([fitted[job]], X[rest]))
-
-        heats = [(leaves, fold) for leaves in sizes for fold in (0, 1)]
-        with ThreadPoolExecutor(cores_for(len(X))) as pool:
-            fitted = dict(zip(heats, pool.map(fit, heats), strict=True))
-            best = min(sizes, key=lambda leaves: loss((leaves, 0)) + loss((leaves, 1)))
-            others = list(pool.map(fit, [(best, fold) for fold in range(2, len(folds))]))
-        self.max_leaf_nodes_ = int(best)
-        self.boosters_ = [fitted[best, 0], fitted[best, 1], *others]
+        sizes, make = sorted(self.max_leaf_nodes), partial(_make_booster, self.learning_rate, self.max_iter, seed)
+        if folds:
+            self.max_leaf_nodes_, self.boosters_ = _race(make, sizes, X, y, folds)
+        else:
+            self.max_leaf_nodes_, self.boosters_ = int(sizes[0]), [_fit_without_folds(make(sizes[0]), X, y)]
         self.n_iter_ = [booster.n_iter_ for booster in self.boosters_]
-        log_odds = np.zeros(len(y))
-        for booster, (_, rest) in zip(self.boosters_, folds, strict=True):
-            log_odds[rest] = _mean_log_odds([booster], X[rest])
-        return log_odds
+        return _log_odds_on_folds(self.boosters_, X, folds) if folds else None
 
     def _log_odds(self, X: FloatArray) -> FloatArray:
         return _mean_log_odds(self.boosters_, X)
