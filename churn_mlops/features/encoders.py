@@ -158,7 +158,8 @@ class NumericEncoder:
         """Turn a raw column of n values into features of shape (n, 1 or 2)."""
         numbers = self.read(column)
         missing = ~np.isfinite(numbers)
-        scaled = (np.where(missing, self.median, numbers) - self.mean) / self.scale
+        with np.errstate(over="ignore"):  # what becomes infinite is cut off next
+            scaled = (np.where(missing, self.median, numbers) - self.mean) / self.scale
         scaled = np.clip(scaled, -FURTHEST, FURTHEST)
         return np.column_stack([scaled, missing] if self.marks_missing else [scaled]).astype(np.float64)
 
