@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from . import __version__
+
 # %% ../nbs/commands.ipynb #3a5ab56f
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,9 +64,13 @@ def run_command(name: str, command: Callable[..., None], argv: Sequence[str] | N
     """
     import typer
 
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments == ["--version"]:
+        print(name, __version__)
+        raise SystemExit(0)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(command)
-    app(args=None if argv is None else list(argv), prog_name=name)
+    app.command(epilog="--version prints the version.")(command)
+    app(args=arguments, prog_name=name)
 
 # %% ../nbs/commands.ipynb #34887a2b
 def print_notes(messages: Iterable[str], console: Console) -> None:

@@ -1,6 +1,7 @@
 """The command churn-train: what it prints, what it writes, how it ends."""
 
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -12,6 +13,7 @@ from unittest import mock
 import pandas as pd
 import pytest
 
+from churn_mlops import __version__
 from churn_mlops.data import generate_sample_data
 from churn_mlops.models import ChurnModel, ChurnPredictor
 from churn_mlops.models.train import main
@@ -110,6 +112,14 @@ class TestOutput:
 
     def test_running_the_module_gives_no_runtime_warning(self, tmp_path):
         assert "RuntimeWarning" not in real_churn_train("--help", cwd=tmp_path).stderr
+
+
+@pytest.mark.parametrize("module", ["models.train", "models.evaluate", "serving.command"])
+def test_every_command_tells_its_version(module, capsys):
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"churn_mlops.{module}").main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.split()[1:] == [__version__]
 
 
 class TestOptions:

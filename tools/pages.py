@@ -238,6 +238,7 @@ def commands_page() -> str:
         )
         text.append(f"Explained in [its chapter](../{chapter(Path(module.__file__))}).")
     text.append("An option that is not given comes from the [settings](settings.md).")
+    text.append("Every command also has `--help` and `--version`.")
     return "\n\n".join(text) + "\n"
 
 
