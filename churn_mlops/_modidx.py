@@ -16,6 +16,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'churn_mlops.data.guards._learned_rates': ( 'data/guards.html#_learned_rates',
                                                                                      'churn_mlops/data/guards.py'),
                                          'churn_mlops.data.guards._levels': ('data/guards.html#_levels', 'churn_mlops/data/guards.py'),
+                                         'churn_mlops.data.guards._name_of': ('data/guards.html#_name_of', 'churn_mlops/data/guards.py'),
                                          'churn_mlops.data.guards._read_text': ( 'data/guards.html#_read_text',
                                                                                  'churn_mlops/data/guards.py'),
                                          'churn_mlops.data.guards._thinned': ('data/guards.html#_thinned', 'churn_mlops/data/guards.py'),
