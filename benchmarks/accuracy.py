@@ -10,19 +10,18 @@ installed is left out; `pip install -r benchmarks/requirements.txt` brings them.
 """
 
 import importlib.util
-import os
 import platform
 import sys
 import time
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated, Any, Self
 
 import numpy as np
 import pandas as pd
 import typer
+from options import DataArgument, JsonFileOption, SampleOption, customers
 from results import save
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.compose import make_column_selector, make_column_transformer
@@ -36,13 +35,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, SplineTransformer, StandardScaler
 from threadpoolctl import threadpool_limits
 
-from churn_mlops.commands import one_line_errors
 from churn_mlops.models import ChurnModel
 from churn_mlops.models.estimators import MODEL_TYPES
-from churn_mlops.models.train import load_customers, prepare_customers
-from churn_mlops.settings import DataSettings, SplitSettings
+from churn_mlops.models.train import IdOption, PositiveOption, TargetOption
 
-ROOT = Path(__file__).resolve().parents[1]
 SEED = 0
 LIBRARIES = ("lightgbm", "catboost")
 NUMBERS = make_column_selector(dtype_include="number")
@@ -190,37 +186,18 @@ def measure(model: Any, X: pd.DataFrame, y: pd.Series) -> dict[str, float]:
     return dict(zip(("AUC", "PR-AUC", "log-loss", "CPU s"), np.mean(rows, axis=0), strict=True))
 
 
-def customers(settings: DataSettings) -> tuple[pd.DataFrame, pd.Series, str]:
-    """Read the columns to learn from and the outcome, and say what they are."""
-    table = prepare_customers(load_customers(settings), settings, SplitSettings())
-    source = "sample data" if settings.path is None else settings.path.name
-    described = f"{source}: {len(table.y):,} customers, {table.X.shape[1]} columns, {table.y.mean():.1%} churned"
-    return table.X, table.y, described
-
-
-def settings_for(path: Path | None, sample_size: int | None, **named: str | None) -> DataSettings:
-    """Choose the file that was named, else the Telco file if it is there and no sample is asked for, else a sample."""
-    telco = Path(os.environ.get("CHURN_TELCO_CSV", ROOT.parent / "shared" / "data" / "telco.csv"))
-    if path is None and sample_size is None and telco.is_file():
-        return DataSettings(path=telco, target="Churn", id_column="customerID")
-    given = {"path": path, "sample_size": sample_size, **named}
-    return DataSettings(**{name: value for name, value in given.items() if value is not None})
-
-
 def main(
-    data: Annotated[Path | None, typer.Argument(help="A file of customers. Without it: Telco or sample data.")] = None,
-    target: Annotated[str | None, typer.Option(help="The column that says who churned.")] = None,
-    id_column: Annotated[str | None, typer.Option(help="The column that identifies a customer.")] = None,
-    positive: Annotated[str | None, typer.Option(help="The label that means churn.")] = None,
-    sample_size: Annotated[int | None, typer.Option(help="Use sample data of this many customers.")] = None,
+    data: DataArgument = None,
+    target: TargetOption = None,
+    id_column: IdOption = None,
+    positive: PositiveOption = None,
+    sample_size: SampleOption = None,
     only: Annotated[list[str] | None, typer.Option(help="Only models with this in their name; repeatable.")] = None,
     threads: Annotated[int, typer.Option(help="Threads that each model may use.")] = 1,
-    json: Annotated[Path | None, typer.Option(help="Also write the table to this JSON file, for the site.")] = None,
+    json_file: JsonFileOption = None,
 ) -> None:
     """Refit every competitor and every model type of ours on the same folds, and print one table."""
-    with one_line_errors("benchmark"):
-        settings = settings_for(data, sample_size, target=target, id_column=id_column, positive=positive)
-        X, y, described = customers(settings)
+    X, y, described = customers(data, sample_size, target=target, id_column=id_column, positive=positive)
     results: dict[str, dict[str, float]] = {}
     warnings.simplefilter("ignore", ConvergenceWarning)
     for name, make in competitors(X, threads).items():
@@ -237,10 +214,10 @@ def main(
     print(f"CPU s: one fit with its predictions, {threads} thread(s)\n")
     table = pd.DataFrame(results).T.sort_values("log-loss")
     print(table.to_string(formatters={"CPU s": "{:.2f}".format}, float_format="{:.4f}".format))
-    if json is not None:
+    if json_file is not None:
         texts = [f"{r['AUC']:.4f} {r['PR-AUC']:.4f} {r['log-loss']:.4f} {r['CPU s']:.2f}" for _, r in table.iterrows()]
         save(
-            json,
+            json_file,
             title="Accuracy",
             about=f"{described}. Means over 5 shuffled, stratified folds, seed {SEED}, each model fitted anew on each; "
             "the best log-loss comes first. CPU s is one fit with its predictions.",

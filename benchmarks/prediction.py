@@ -23,12 +23,13 @@ from typing import Annotated, Any
 
 import pandas as pd
 import typer
-from accuracy import customers, prepared, settings_for
+from accuracy import prepared
+from options import DataArgument, JsonFileOption, SampleOption, customers
 from results import save
 
-from churn_mlops.commands import one_line_errors
 from churn_mlops.models import ChurnModel, ChurnPredictor
 from churn_mlops.models.estimators import MODEL_TYPES, make_estimator
+from churn_mlops.models.train import IdOption, PositiveOption, TargetOption
 
 
 def seconds(ask: Callable[[Any], Any], given: Any) -> float:
@@ -88,22 +89,20 @@ def measure(kind: str, X: pd.DataFrame, y: pd.Series, rounds: int, n_batch: int)
 
 
 def main(
-    data: Annotated[Path | None, typer.Argument(help="A file of customers. Without it: Telco or sample data.")] = None,
-    target: Annotated[str | None, typer.Option(help="The column that says who churned.")] = None,
-    id_column: Annotated[str | None, typer.Option(help="The column that identifies a customer.")] = None,
-    positive: Annotated[str | None, typer.Option(help="The label that means churn.")] = None,
-    sample_size: Annotated[int | None, typer.Option(help="Use sample data of this many customers.")] = None,
+    data: DataArgument = None,
+    target: TargetOption = None,
+    id_column: IdOption = None,
+    positive: PositiveOption = None,
+    sample_size: SampleOption = None,
     only: Annotated[
         list[str] | None, typer.Option(help="Only model types with this in their name; repeatable.")
     ] = None,
     rounds: Annotated[int, typer.Option(help="How often the Pipeline is asked for one customer.")] = 100,
     rows: Annotated[int, typer.Option(help="Customers in the batch.")] = 100_000,
-    json: Annotated[Path | None, typer.Option(help="Also write the table to this JSON file, for the site.")] = None,
+    json_file: JsonFileOption = None,
 ) -> None:
     """Time one answer and a batch for each model type, and print one table."""
-    with one_line_errors("benchmark"):
-        settings = settings_for(data, sample_size, target=target, id_column=id_column, positive=positive)
-        X, y, described = customers(settings)
+    X, y, described = customers(data, sample_size, target=target, id_column=id_column, positive=positive)
     warnings.simplefilter("ignore")
     kinds = [k for k, known in MODEL_TYPES.items() if known.is_installed and (not only or any(o in k for o in only))]
     table = pd.DataFrame({kind: measure(kind, X, y, rounds, rows) for kind in kinds})
@@ -115,9 +114,9 @@ def main(
         f"us: microseconds for one customer, median; rows/s: a batch of {rows:,}; x: times faster than the Pipeline\n"
     )
     print(table.to_string())
-    if json is not None:
+    if json_file is not None:
         save(
-            json,
+            json_file,
             title="Speed of predictions",
             about=f"{described}. us: microseconds for one customer, dict in and dict out, median; rows/s: a batch of "
             f"{rows:,} customers; x: times faster than a scikit-learn Pipeline around the same kind of estimator.",

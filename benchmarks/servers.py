@@ -35,7 +35,7 @@ import httpx
 import joblib
 import pandas as pd
 import typer
-from accuracy import customers, settings_for
+from options import DataArgument, JsonFileOption, SampleOption, customers
 from prediction import as_rows
 from results import machine, save
 from sklearn.compose import make_column_transformer
@@ -43,9 +43,9 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from churn_mlops.commands import one_line_errors
 from churn_mlops.models import ChurnModel, ChurnPredictor
 from churn_mlops.models.estimators import make_estimator
+from churn_mlops.models.train import IdOption, PositiveOption, TargetOption
 
 APPS = Path(__file__).resolve().parent / "apps"
 KIND = "hist_gradient_boosting"
@@ -281,22 +281,18 @@ def as_table(figures: dict[str, dict[int, dict[str, float]]]) -> tuple[list[str]
 
 
 def main(
-    data: Annotated[Path | None, typer.Argument(help="A file of customers. Without it: Telco or sample data.")] = None,
-    target: Annotated[str | None, typer.Option(help="The column that says who churned.")] = None,
-    id_column: Annotated[str | None, typer.Option(help="The column that identifies a customer.")] = None,
-    positive: Annotated[str | None, typer.Option(help="The label that means churn.")] = None,
-    sample_size: Annotated[int | None, typer.Option(help="Use sample data of this many customers.")] = None,
+    data: DataArgument = None,
+    target: TargetOption = None,
+    id_column: IdOption = None,
+    positive: PositiveOption = None,
+    sample_size: SampleOption = None,
     only: Annotated[list[str] | None, typer.Option(help="Only servers with this in their name; repeatable.")] = None,
     seconds: Annotated[float, typer.Option(help="How long each server is driven, for each number.")] = 8,
     connections: Annotated[list[int] | None, typer.Option(help="Connections at once; repeatable: 1 and 16.")] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Also write the table to this JSON file, for the site.")
-    ] = None,
+    json_file: JsonFileOption = None,
 ) -> None:
     """Start each server in turn, drive it, and print one table."""
-    with one_line_errors("benchmark"):
-        settings = settings_for(data, sample_size, target=target, id_column=id_column, positive=positive)
-        X, y, described = customers(settings)
+    X, y, described = customers(data, sample_size, target=target, id_column=id_column, positive=positive)
     warnings.simplefilter("ignore")
     figures: dict[str, dict[int, dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as name:

@@ -347,3 +347,15 @@ class TestTrainingPipeline:
         caplog.set_level("DEBUG")
         TrainingPipeline(settings).run()
         assert "C0000" not in caplog.text
+
+
+def test_the_run_and_its_steps_can_be_imported_beside_the_command():
+    from churn_mlops.models import train, training_run, training_steps
+
+    run = {"TrainingResult", "run_training", "train_model"}
+    steps = {
+        *("Customers", "check_customers", "choose_threshold", "load_customers", "make_economics", "make_model"),
+        *("prepare_customers", "write_retention_list"),
+    }
+    assert {name for name in run if getattr(train, name) is getattr(training_run, name)} == run
+    assert {name for name in steps if getattr(train, name) is getattr(training_steps, name)} == steps

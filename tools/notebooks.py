@@ -129,16 +129,25 @@ def _environment() -> str:
     return repr((sys.version, releases, given, Path(__file__).read_text(encoding="utf-8")))
 
 
-def fingerprint(path: Path) -> str:
-    """Digest what the outputs of a notebook depend on: its code, the package, the environment; not its prose."""
-    code = [(cell["id"], cell["source"]) for cell in read(path)["cells"] if cell["cell_type"] == "code"]
+def shared_content() -> str:
+    """Digest what the outputs of every notebook depend on: the package, the settings, nbdev's, the environment."""
     nbdev = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["nbdev"]
-    digest = hashlib.sha256(repr((path.relative_to(ROOT).as_posix(), code, nbdev, _environment())).encode())
+    digest = hashlib.sha256(repr((nbdev, _environment())).encode())
     package = [module for module in (ROOT / "churn_mlops").rglob("*.py") if module.name != "_modidx.py"]
     digest.update(STYLE.read_bytes())
     for file in [*sorted(package), ROOT / "settings.ini"]:
         digest.update(f"{file.relative_to(ROOT)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+def fingerprint(path: Path, shared: str = "") -> str:
+    """Digest what the outputs of a notebook depend on: its code, not its prose, and what they all share.
+
+    Whoever asks for many notebooks at once makes `shared_content` once and gives it.
+    """
+    code = [(cell["id"], cell["source"]) for cell in read(path)["cells"] if cell["cell_type"] == "code"]
+    content = (path.relative_to(ROOT).as_posix(), code, shared or shared_content())
+    return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
 def _place(path: Path) -> Path:
@@ -166,13 +175,13 @@ def _keep(path: Path, result: Run) -> None:
     _put(_place(path), json.dumps(notebook, ensure_ascii=False).encode())
 
 
-def kept(path: Path) -> Run | None:
+def kept(path: Path, shared: str = "") -> Run | None:
     """Give what the notebook showed when it last ran, if nothing that it depends on has changed since."""
     try:
         copy = read(_place(path))
     except (OSError, ValueError):
         return None
-    content = fingerprint(path)
+    content = fingerprint(path, shared)
     if copy.get("metadata", {}).get(KEY) != content:
         return None
     return Run({cell["id"]: cell["outputs"] for cell in copy["cells"] if cell["cell_type"] == "code"}, content=content)
@@ -186,7 +195,8 @@ def lacks_data(path: Path) -> bool:
 
 def runs(paths: Iterable[Path]) -> dict[Path, Run]:
     """Execute the notebooks that changed, as many at a time as there are processors; end where one fails."""
-    found = {path: kept(path) for path in paths}
+    shared = shared_content()
+    found = {path: kept(path, shared) for path in paths}
     todo = sorted((path for path, result in found.items() if result is None), key=lambda path: -path.stat().st_size)
     with ThreadPoolExecutor(
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

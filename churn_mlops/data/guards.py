@@ -66,7 +66,7 @@ def find_rare_target(y: pd.Series) -> list[Finding]:
         f"only {share:.2%} of the customers churned: accuracy says nothing here, since answering 'stays' is right for "
         f"{1 - share:.2%}; judge by pr_auc, or look back over a longer time"
     )
-    return [Finding("rare_target", message, None if y.name is None else str(y.name), share)]
+    return [Finding("rare_target", message, _name_of(y), share)]
 
 
 def find_few_churners(y: pd.Series) -> list[Finding]:
@@ -89,7 +89,12 @@ def find_few_churners(y: pd.Series) -> list[Finding]:
         f"there are only {churners:,} churners, too few to be sure of any figure: read the cross-validation with its "
         "spread rather than the test, prefer logistic_regression, and add customers"
     )
-    return [Finding("few_churners", message, None if y.name is None else str(y.name), float(churners))]
+    return [Finding("few_churners", message, _name_of(y), float(churners))]
+
+
+def _name_of(y: pd.Series) -> str | None:
+    """Return the name of the target as text, if it has one."""
+    return None if y.name is None else str(y.name)
 
 # %% ../../nbs/data/guards.ipynb #27c4573b
 def find_duplicates(X: pd.DataFrame) -> list[Finding]:
@@ -350,7 +355,7 @@ def find_drift(y: pd.Series) -> list[Finding]:
         f"the churn rate is {before:.1%} in the first half of the file and {after:.1%} in the last: its order means "
         f"something; {_SPLIT_BY_TIME}"
     )
-    return [Finding("drift", message, None if y.name is None else str(y.name), change)]
+    return [Finding("drift", message, _name_of(y), change)]
 
 # %% ../../nbs/data/guards.ipynb #730bdf5f
 def _thinned(X: pd.DataFrame, y: pd.Series, most: int = 30_000) -> tuple[pd.DataFrame, pd.Series]:

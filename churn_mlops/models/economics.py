@@ -93,12 +93,7 @@ class Economics:
         """Check the figures, and make a list of two parameters a tuple."""
         if isinstance(self.acceptance, list):
             object.__setattr__(self, "acceptance", tuple(self.acceptance))
-        _check_acceptance(self.acceptance)
-        _check_amount("[economics] incentive_cost", self.incentive_cost)
-        _check_amount("[economics] contact_cost", self.contact_cost)
-        if not isinstance(self.customer_value, str):
-            _check_amount("[economics] customer_value", self.customer_value)
-            _check_worth(self, self.customer_value)
+        _check_economics(self)
 
     @property
     def mean_acceptance(self) -> float:
@@ -137,6 +132,16 @@ def _check_worth(economics: Economics, value: float) -> None:
             f"[economics] incentive_cost = {economics.incentive_cost!r}: is above the customer_value of {value:g}, "
             "so that no contact can pay; are both in the same currency and over the same time?"
         )
+
+
+def _check_economics(economics: Economics) -> None:
+    """Raise unless a campaign with these figures is possible and can pay."""
+    _check_acceptance(economics.acceptance)
+    _check_amount("[economics] incentive_cost", economics.incentive_cost)
+    _check_amount("[economics] contact_cost", economics.contact_cost)
+    if not isinstance(economics.customer_value, str):
+        _check_amount("[economics] customer_value", economics.customer_value)
+        _check_worth(economics, economics.customer_value)
 
 # %% ../../nbs/models/economics.ipynb #e2c16b55
 def _check_proba(y_proba: npt.ArrayLike) -> _Floats:

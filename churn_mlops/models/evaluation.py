@@ -68,7 +68,7 @@ def reliability_table(y_true: npt.ArrayLike, y_proba: npt.ArrayLike, bins: int =
     }
     return pd.DataFrame({"customers": customers[held], **means}, index=pd.Index(held, name="bin"))
 
-
+# %% ../../nbs/models/evaluation.ipynb #35a3e301
 def expected_calibration_error(y_true: npt.ArrayLike, y_proba: npt.ArrayLike, bins: int = 10) -> float:
     """Return how far the probabilities are from what happened, on average (ECE).
 

@@ -63,36 +63,9 @@ def _compile(model: ChurnModel, engine: Engine | None) -> tuple[Plan | None, Com
         return None, Compiled("estimator", str(error))
     return plan, plan.compiled
 
-# %% ../../nbs/models/inference.ipynb #a54bbba0
-class ChurnPredictor:
-    """Answer for customers given as dicts, from a saved model.
-
-    Parameters
-    ----------
-    model_path : str or Path
-        A file written by `ChurnModel.save` or ``churn-train``.
-    engine : {"numba", "numpy", "estimator"}, optional
-        How to compute the answers; by default the fastest way there is. ``"estimator"``
-        asks the model itself, without a [plan](compiled.ipynb).
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ModelFileError
-        If it is no model file that can be used; `UnsafeModelError` if it is a pickle.
-    ValueError
-        If the model was fitted on labels other than 0 and 1.
-
-    Attributes
-    ----------
-    model : ChurnModel
-        The loaded model.
-    schema : InputSchema
-        The columns that a customer must have.
-    compiled : Compiled
-        Which engine computes the answers, and why not a faster one.
-    """
+# %% ../../nbs/models/inference.ipynb #6d5a69a3
+class _CheckedAnswers:
+    """A loaded model that answers for customers who have been checked."""
 
     def __init__(self, model_path: str | Path, *, engine: Engine | None = None) -> None:
         self.model = ChurnModel.load(model_path)
@@ -101,6 +74,28 @@ class ChurnPredictor:
             raise ValueError(f"{model_path}: the model was fitted on the labels {labels}; a predictor needs 0 and 1")
         self.schema = InputSchema(self.model)
         self._plan, self.compiled = _compile(self.model, engine)
+
+    def predict_checked(self, customers: Sequence[Mapping[str, Any]]) -> list[Prediction]:
+        """Predict customers that have passed `InputSchema.check`; see `predict_batch`."""
+        if not customers:
+            return []
+        if self._plan is None:
+            return self._answers(self.model.predict_proba(self.schema.table(customers))[:, 1])
+        columns = [list(map(itemgetter(name), customers)) for name in self.schema.kinds]
+        return self._answers(self._plan.probabilities([columns], len(customers)))
+
+    def predict_row(self, row: BaseModel) -> Prediction:
+        """Predict one customer who has passed `InputSchema.row`; see `predict`."""
+        if self._plan is None:
+            return self.predict_checked([self.schema.values(row)])[0]
+        return _answer(self._plan.probability(vars(row).values()), self.model.threshold_)
+
+    def _answers(self, probabilities: FloatArray) -> list[Prediction]:
+        return [_answer(probability, self.model.threshold_) for probability in probabilities.tolist()]
+
+# %% ../../nbs/models/inference.ipynb #167ac326
+class _Answers(_CheckedAnswers):
+    """A loaded model that answers for anybody."""
 
     def predict(self, customer: Mapping[str, Any]) -> Prediction:
         """Predict one customer.
@@ -136,23 +131,36 @@ class ChurnPredictor:
             return self.predict_checked([dict(zip(self.schema.kinds, row, strict=True)) for row in rows])
         return self._answers(self._plan.probabilities(blocks, len(customers)))
 
-    def predict_checked(self, customers: Sequence[Mapping[str, Any]]) -> list[Prediction]:
-        """Predict customers that have passed `InputSchema.check`; see `predict_batch`."""
-        if not customers:
-            return []
-        if self._plan is None:
-            return self._answers(self.model.predict_proba(self.schema.table(customers))[:, 1])
-        columns = [list(map(itemgetter(name), customers)) for name in self.schema.kinds]
-        return self._answers(self._plan.probabilities([columns], len(customers)))
+# %% ../../nbs/models/inference.ipynb #a54bbba0
+class ChurnPredictor(_Answers):
+    """Answer for customers given as dicts, from a saved model.
 
-    def predict_row(self, row: BaseModel) -> Prediction:
-        """Predict one customer who has passed `InputSchema.row`; see `predict`."""
-        if self._plan is None:
-            return self.predict_checked([self.schema.values(row)])[0]
-        return _answer(self._plan.probability(vars(row).values()), self.model.threshold_)
+    Parameters
+    ----------
+    model_path : str or Path
+        A file written by `ChurnModel.save` or ``churn-train``.
+    engine : {"numba", "numpy", "estimator"}, optional
+        How to compute the answers; by default the fastest way there is. ``"estimator"``
+        asks the model itself, without a [plan](compiled.ipynb).
 
-    def _answers(self, probabilities: FloatArray) -> list[Prediction]:
-        return [_answer(probability, self.model.threshold_) for probability in probabilities.tolist()]
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ModelFileError
+        If it is no model file that can be used; `UnsafeModelError` if it is a pickle.
+    ValueError
+        If the model was fitted on labels other than 0 and 1.
+
+    Attributes
+    ----------
+    model : ChurnModel
+        The loaded model.
+    schema : InputSchema
+        The columns that a customer must have.
+    compiled : Compiled
+        Which engine computes the answers, and why not a faster one.
+    """
 
     def explain(self, customer: Mapping[str, Any], top: int = 3) -> list[str]:
         """Give the strongest reasons for the prediction of one customer; see `Explanation.reasons`.

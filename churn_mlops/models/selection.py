@@ -134,6 +134,14 @@ def _candidates(model_types: Sequence[str] | Mapping[str, Any] | None) -> dict[s
         raise ValueError("model_types is empty: there is nothing to compare")
     return models
 
+
+def _check_comparison(metric: str, repeats: int, time: pd.Series | None) -> None:
+    """Raise unless the models can be compared by this metric, so many times."""
+    if metric not in _SCORERS:
+        raise ValueError(f"Unknown metric: {metric!r}; use one of {', '.join(_SCORERS)}")
+    if repeats < 1 or (repeats > 1 and time is not None):
+        raise ValueError(f"repeats={repeats}: use 1 or more, and 1 for folds by time, which cannot be shuffled")
+
 # %% ../../nbs/models/selection.ipynb #8ad7a07f
 def _comparison(scores: Mapping[str, pd.DataFrame], metric: str, test_ratio: float) -> pd.DataFrame:
     """Put means, paired differences to the best model, and verdicts into one table, the best model first."""
@@ -200,10 +208,7 @@ def compare_models(
         that cannot be cut.
     """
     models, target = _candidates(model_types), encode_target(y)
-    if metric not in _SCORERS:
-        raise ValueError(f"Unknown metric: {metric!r}; use one of {', '.join(_SCORERS)}")
-    if repeats < 1 or (repeats > 1 and time is not None):
-        raise ValueError(f"repeats={repeats}: use 1 or more, and 1 for folds by time, which cannot be shuffled")
+    _check_comparison(metric, repeats, time)
     splits = []
     for repeat in range(repeats):
         splits += fold_indices(X, target, folds=folds, seed=seed + repeat, time=time, groups=groups)
@@ -279,7 +284,35 @@ class _Halving(HalvingRandomSearchCV):  # type: ignore[misc]  # scikit-learn has
                 raise
             self.interrupted = True
 
+# %% ../../nbs/models/selection.ipynb #730e0c3a
+def _make_search(
+    model_type: str, candidates: Sequence[dict[str, Any]], rungs: Sequence[tuple[int, int]], **how: Any
+) -> _Halving:
+    """Make the search of some candidates that climbs the rungs; `how` is for scikit-learn."""
+    search = _Halving(
+        ChurnModel(model_type),
+        {},
+        factor=_FACTOR,
+        min_resources=rungs[0][1],
+        max_resources=rungs[-1][1],
+        refit=False,
+        error_score="raise",
+        return_train_score=False,
+        **how,
+    )
+    search.candidates = candidates
+    return search
+
 # %% ../../nbs/models/selection.ipynb #b33a4e42
+def _space_of(model_type: str, space: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Give the space to search: the one that was given, or the type's own; each name in it must be a parameter."""
+    chosen = SEARCH_SPACES.get(model_type) if space is None else space
+    make_estimator(model_type, dict.fromkeys(chosen or {}))
+    if not chosen:
+        raise ValueError(f"no search space for {model_type}: give space={{parameter: distribution or list}}")
+    return chosen
+
+
 def _draw(model_type: str, space: Mapping[str, Any], n_candidates: int, seed: int) -> list[dict[str, Any]]:
     """Give the type's defaults and then random draws from the space, each set of values once."""
     defaults = make_estimator(model_type).get_params(deep=False)
@@ -290,7 +323,7 @@ def _draw(model_type: str, space: Mapping[str, Any], n_candidates: int, seed: in
             candidates.append(values)
     return candidates
 
-
+# %% ../../nbs/models/selection.ipynb #04cf33f2
 def _candidate_table(results: Mapping[str, Any], candidates: Sequence[dict[str, Any]], folds: int) -> pd.DataFrame:
     """Lay out what the search measured: one row for each candidate on each rung."""
     params = list(results["params"])
@@ -400,31 +433,14 @@ def tune(
     K. Jamieson and A. Talwalkar (2016), "Non-stochastic Best Arm Identification and
     Hyperparameter Optimization", AISTATS.
     """
-    start, target = perf_counter(), encode_target(y)
-    chosen = SEARCH_SPACES.get(model_type) if space is None else space
-    make_estimator(model_type, dict.fromkeys(chosen or {}))
-    if not chosen:
-        raise ValueError(f"no search space for {model_type}: give space={{parameter: distribution or list}}")
+    start, target, chosen = perf_counter(), encode_target(y), _space_of(model_type, space)
     if n_candidates < 2:
         raise ValueError(f"n_candidates={n_candidates}: a search needs 2 or more")
     splits = fold_indices(X, target, folds=folds, seed=seed, time=time, groups=groups)
     candidates = _draw(model_type, chosen, n_candidates, seed)
     rungs = _rungs(len(candidates), target, splits)
-    search = _Halving(
-        ChurnModel(model_type),
-        {},
-        factor=_FACTOR,
-        min_resources=rungs[0][1],
-        max_resources=rungs[-1][1],
-        cv=splits,
-        scoring=scoring,
-        refit=False,
-        random_state=seed,
-        error_score="raise",
-        return_train_score=False,
-    )
+    search = _make_search(model_type, candidates, rungs, cv=splits, scoring=scoring, random_state=seed)
     with _progress(f"tuning {model_type}", sum(count for count, _ in rungs)) as search.advance:
-        search.candidates = candidates
         search.fit(X, target)
     table = _candidate_table(search.cv_results_, candidates, folds)
     best = _winner(table, rungs)

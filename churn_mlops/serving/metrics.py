@@ -14,7 +14,7 @@ require_api("prometheus_client")
 # %% ../../nbs/serving/metrics.ipynb #943b46a8
 import os
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -38,24 +38,18 @@ class ServerMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = self._counter("churn_requests", "Requests answered.", "method", "route", "status")
-        self._exceptions = self._counter("churn_exceptions", "Requests that ended in an unforeseen error.", "type")
-        self._seconds = self._histogram("churn_request_seconds", "From request to answer.", _SECONDS, "route")
-        self._rows = self._histogram("churn_batch_rows", "Customers in a batch.", _ROWS)
-        self._scores = self._histogram("churn_score", "Predicted probabilities of churn.", _TENTHS)
-        self._model = self._gauge("churn_model_info", "1 for the model that answers now, else 0.", "digest")
-        self._failed = self._gauge("churn_model_reload_failed", "1 if the last reload failed, else 0.")
-        self._reloads = self._gauge("churn_model_reloads", "Reloads since the start.", "result")
+        counter = partial(Counter, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry, multiprocess_mode="livemax")
+        self._requests = counter("churn_requests", "Requests answered.", ("method", "route", "status"))
+        self._exceptions = counter("churn_exceptions", "Requests that ended in an unforeseen error.", ("type",))
+        self._seconds = histogram("churn_request_seconds", "From request to answer.", ("route",), buckets=_SECONDS)
+        self._rows = histogram("churn_batch_rows", "Customers in a batch.", buckets=_ROWS)
+        self._scores = histogram("churn_score", "Predicted probabilities of churn.", buckets=_TENTHS)
+        self._model = gauge("churn_model_info", "1 for the model that answers now, else 0.", ("digest",))
+        self._failed = gauge("churn_model_reload_failed", "1 if the last reload failed, else 0.")
+        self._reloads = gauge("churn_model_reloads", "Reloads since the start.", ("result",))
         self._requests_by, self._seconds_by = cache(self._requests.labels), cache(self._seconds.labels)
-
-    def _counter(self, name: str, about: str, *labels: str) -> Counter:
-        return Counter(name, about, labels, registry=self.registry)
-
-    def _histogram(self, name: str, about: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(name, about, labels, buckets=buckets, registry=self.registry)
-
-    def _gauge(self, name: str, about: str, *labels: str) -> Gauge:
-        return Gauge(name, about, labels, registry=self.registry, multiprocess_mode="livemax")
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count an answer and the time that it took."""

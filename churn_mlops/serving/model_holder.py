@@ -118,6 +118,36 @@ def _load(given: Settings | Path | str | None, max_rows: int) -> ServedModel:
             "churn-serve MODEL or the environment variable MODEL_PATH"
         ) from None
 
+# %% ../../nbs/serving/model_holder.ipynb #34bb38e3
+class _ModelFile:
+    """The model file of a server, and which one it was when it was last loaded."""
+
+    def __init__(self, given: Settings | Path | str | None) -> None:
+        self._given = given
+        self._seen: tuple[int, ...] | None = None
+
+    @cached_property
+    def serving(self) -> ServingSettings:
+        """The limits of the server; the defaults where the settings cannot be used."""
+        return _limits(self._given)
+
+    def load(self) -> ServedModel:
+        """Load the file, and remember which one it was."""
+        self._seen = self._signature()
+        return _load(self._given, self.serving.max_batch_rows)
+
+    def changed(self) -> bool:
+        """Tell whether the file is another than at the last attempt to load it."""
+        return self._signature() not in (None, self._seen)
+
+    def _signature(self) -> tuple[int, ...] | None:
+        """Tell this file from others by what the file system knows, or None where there is no file."""
+        try:
+            found = _path(self._given).stat()
+        except (OSError, ValueError):
+            return None
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
 # %% ../../nbs/serving/model_holder.ipynb #d563b3bd
 class ModelHolder:
     """The model that a server answers with, loaded on first use; safe to share between threads.
@@ -143,18 +173,17 @@ class ModelHolder:
     def __init__(
         self, given: Settings | Path | str | None = None, on_change: "Callable[[ModelHolder], None] | None" = None
     ) -> None:
-        self._given = given
+        self._file = _ModelFile(given)
         self._on_change = on_change or (lambda _: None)
         self._lock = threading.Lock()
-        self._seen: tuple[int, ...] | None = None
         self.current: ServedModel | None = None
         self.reload_error: str | None = None
         self.n_reloads = self.n_failed_reloads = 0
 
-    @cached_property
+    @property
     def serving(self) -> ServingSettings:
         """The limits of this server; the defaults where the settings cannot be used."""
-        return _limits(self._given)
+        return self._file.serving
 
     def get(self) -> ServedModel:
         """Return the model, and load it if that has not happened yet.
@@ -192,19 +221,10 @@ class ModelHolder:
 
     def changed(self) -> bool:
         """Tell whether the file is another than at the last attempt to load it."""
-        return self._signature() not in (None, self._seen)
+        return self._file.changed()
 
     def _load(self) -> ServedModel:
-        """Load the file, remember which one it was, and answer with it from now on."""
-        self._seen = self._signature()
-        self.current = served = _load(self._given, self.serving.max_batch_rows)
+        """Load the file, and answer with it from now on."""
+        self.current = served = self._file.load()
         _logger.info("now serving the model %s", served.digest)
         return served
-
-    def _signature(self) -> tuple[int, ...] | None:
-        """Tell this file from others by what the file system knows, or None where there is no file."""
-        try:
-            found = _path(self._given).stat()
-        except (OSError, ValueError):
-            return None
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
