@@ -239,6 +239,12 @@ class ServingSettings(_Section):
     max_body_bytes: int = Field(
         default=16_777_216, ge=1, description="The largest body of a request, in bytes. A whole number, at least 1."
     )
+    head_timeout: float = Field(
+        default=10.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="The time for the head of a request to arrive, in seconds. A number above 0.",
+    )
     body_timeout: float = Field(
         default=30.0,
         gt=0,

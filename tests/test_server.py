@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 from unittest.mock import patch
@@ -132,6 +133,14 @@ def reply(connection: socket.socket) -> bytes:
     received = b""
     while part := connection.recv(65_536):
         received += part
+    return received
+
+
+def one_reply(connection: socket.socket) -> bytes:
+    """Read one answer of a JSON object without others inside; the connection stays open."""
+    received = b""
+    while not received.endswith(b"}"):
+        received += connection.recv(65_536)
     return received
 
 
@@ -315,6 +324,70 @@ def test_endless_headers_are_refused(server: Server) -> None:
     with server.connect() as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: test\r\nX-Long: " + b"x" * 20_000)
         assert reply(connection).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.fixture(scope="module")
+def impatient(models: tuple[Path, Path]) -> Iterator[Server]:
+    """Start a server that waits one second for a head."""
+    with Server(models[0], CHURN_SERVING__HEAD_TIMEOUT="1") as running:
+        yield running
+
+
+def test_a_head_that_never_ends_is_408_however_often_a_byte_comes(impatient: Server) -> None:
+    with impatient.connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\n")
+        connection.settimeout(0.05)
+        answer = b""
+        while not answer:
+            connection.sendall(b"X-More: of it\r\n")
+            with suppress(TimeoutError):
+                answer = connection.recv(65_536)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert answer.endswith(b"within 1 seconds.")
+
+
+def test_a_stalled_head_is_408_and_keeps_nobody_waiting(impatient: Server) -> None:
+    stalled = [impatient.connect() for _ in range(20)]
+    for connection in stalled:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: te")
+    assert httpx.post(f"{impatient.url}/predict", content=BODY).status_code == 200
+    for connection in stalled:
+        with connection:
+            assert reply(connection).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize("nothing", [b"", b"\r\n\r\n"])
+def test_a_connection_on_which_nothing_begins_is_closed(impatient: Server, nothing: bytes) -> None:
+    with impatient.connect() as connection:
+        connection.sendall(nothing)
+        assert reply(connection) == b""
+
+
+def test_the_second_head_on_a_connection_has_its_time_too(impatient: Server) -> None:
+    with impatient.connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert one_reply(connection).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"GET /hea")
+        assert reply(connection).startswith(b"HTTP/1.1 408 ")
+
+
+def test_the_rest_of_a_body_that_is_answered_already_has_its_time_and_no_second_answer(impatient: Server) -> None:
+    with impatient.connect() as connection:
+        connection.sendall(b"POST /none HTTP/1.1\r\nHost: test\r\nContent-Length: 99\r\n\r\n")
+        assert one_reply(connection).startswith(b"HTTP/1.1 404 ")
+        connection.sendall(b"x")
+        assert reply(connection) == b""
+
+
+def test_the_time_for_a_head_is_none_of_the_body(impatient: Server) -> None:
+    with impatient.connect() as connection, impatient.connect() as clock:
+        connection.sendall(b"POST /predict HTTP/1.1\r\n")
+        connection.sendall(b"Host: test\r\nConnection: close\r\n")
+        connection.sendall(f"Content-Length: {len(BODY)}\r\n\r\n".encode())
+        with impatient.connect() as later:
+            assert reply(clock) == reply(later) == b""
+        connection.sendall(BODY)
+        assert reply(connection).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_client_that_goes_away_is_no_error(server: Server) -> None:

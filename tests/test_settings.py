@@ -60,6 +60,7 @@ EXAMPLES: dict[tuple[str, str], tuple[Any, Any, Any]] = {
     ("serving", "watch"): (True, True, True),
     ("serving", "max_batch_rows"): (1, 2, 3),
     ("serving", "max_body_bytes"): (1, 2, 3),
+    ("serving", "head_timeout"): (0.5, 2.0, 3.0),
     ("serving", "body_timeout"): (0.5, 2.0, 3.0),
 }
 BAD = {
@@ -83,6 +84,7 @@ BAD = {
     ("serving", "watch"): "sometimes",
     ("serving", "max_batch_rows"): "0",
     ("serving", "max_body_bytes"): "10 MB",
+    ("serving", "head_timeout"): "0",
     ("serving", "body_timeout"): "inf",
 }
 
@@ -259,6 +261,7 @@ STRATEGIES: dict[tuple[str, str], st.SearchStrategy[Any]] = {
     ("serving", "watch"): st.booleans(),
     ("serving", "max_batch_rows"): st.integers(1, 10**9),
     ("serving", "max_body_bytes"): st.integers(1, 10**12),
+    ("serving", "head_timeout"): st.floats(0, 1e9, exclude_min=True),
     ("serving", "body_timeout"): st.floats(0, 1e9, exclude_min=True),
 }
 reuse_folder = hypothesis_settings(

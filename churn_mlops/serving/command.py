@@ -45,15 +45,19 @@ def _address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 # %% ../../nbs/serving/command.ipynb #994ce651
-_UVICORN: dict[str, Any] = {
-    "http": "churn_mlops.serving.connection:BoundedHttp",
-    "timeout_keep_alive": 65,
-    "timeout_graceful_shutdown": 30,
-    "timeout_worker_healthcheck": 60,
-    "log_config": None,
-    "access_log": False,
-    "server_header": False,
-}
+def _uvicorn(settings: Settings) -> dict[str, Any]:
+    """Return what uvicorn is told."""
+    from churn_mlops.serving.connection import BoundedHttp
+
+    return {
+        "http": partial(BoundedHttp, head_timeout=settings.serving.head_timeout),
+        "timeout_keep_alive": 65,
+        "timeout_graceful_shutdown": 30,
+        "timeout_worker_healthcheck": 60,
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+    }
 
 # %% ../../nbs/serving/command.ipynb #989449d1
 def _log_json_lines() -> None:
@@ -107,7 +111,7 @@ def _run_workers(settings: Settings, listener: socket.socket) -> None:
                 mark_process_dead(gone)  # type: ignore[no-untyped-call]
 
     application = partial(_worker, settings)
-    config = uvicorn.Config(application, factory=True, workers=settings.serving.workers, **_UVICORN)
+    config = uvicorn.Config(application, factory=True, workers=settings.serving.workers, **_uvicorn(settings))
     with tempfile.TemporaryDirectory(prefix="churn-serve-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         Workers(config, sockets=[listener]).run()
@@ -121,7 +125,7 @@ def _run(settings: Settings, app: "FastAPI", listener: socket.socket) -> None:
         _run_workers(settings, listener)
     else:
         _log_json_lines()
-        uvicorn.Server(uvicorn.Config(app, **_UVICORN)).run(sockets=[listener])
+        uvicorn.Server(uvicorn.Config(app, **_uvicorn(settings))).run(sockets=[listener])
 
 # %% ../../nbs/serving/command.ipynb #f496b1d3
 def serve_command(
