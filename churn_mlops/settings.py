@@ -196,6 +196,28 @@ class EconomicsSettings(_Section):
         description="The most that the customers on a retention list may cost. An amount, or empty: no limit.",
     )
 
+# %% ../nbs/settings.ipynb #4743c0db
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d+)?")
+
+
+def _split_at_commas(value: Any) -> Any:
+    """Read several values with commas between them."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what no browser sends as an origin."""
+    for value in values:
+        if value == "*":
+            raise ValueError("Input should name each origin; * would let every page that somebody opens ask the server")
+        usual = {"http": ":80", "https": ":443"}.get(value.partition(":")[0], "/")
+        if not _ORIGIN.fullmatch(value) or value.endswith(usual):
+            raise ValueError(
+                "Input should be origins as browsers send them, in small letters, without path or usual port, such as "
+                "https://crm.example.com"
+            )
+    return values
+
 # %% ../nbs/settings.ipynb #97e9ab9b
 class OutputSettings(_Section):
     """Section ``[output]``: where the result of a run goes."""
@@ -250,6 +272,11 @@ class ServingSettings(_Section):
         gt=0,
         allow_inf_nan=False,
         description="The time for the body of a request to arrive, in seconds. A number above 0.",
+    )
+    allowed_origins: Annotated[tuple[str, ...], BeforeValidator(_split_at_commas), AfterValidator(_origins)] = Field(
+        default=(),
+        description="The sites whose pages may ask the server from a browser. Origins such as https://crm.example.com "
+        "with commas between them, or empty: none.",
     )
 
 # %% ../nbs/settings.ipynb #5965776a

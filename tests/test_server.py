@@ -543,6 +543,66 @@ def test_an_empty_key_is_one_line(served: Path, capsys: pytest.CaptureFixture[st
     assert "churn-serve: error: the API key is empty" in capsys.readouterr().err
 
 
+# --- pages of other sites ---------------------------------------------------------------------------------------------
+
+
+CRM = "https://crm.example.com"
+ASKS = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type, x-api-key"}
+
+
+@pytest.fixture(params=["no key", "key"])
+def open_to_a_page(request: pytest.FixtureRequest, served: Path) -> tuple[TestClient, dict[bytes, bytes]]:
+    """Make a server that pages of one site may ask, and the headers that open it."""
+    settings = load_settings(serving={"model_path": served, "allowed_origins": [CRM, "http://localhost:3000"]})
+    needs_key = request.param == "key"
+    with patch.dict(os.environ, {"CHURN_API_KEY": KEY.decode()} if needs_key else {}):
+        return TestClient(create_app(settings)), {b"X-API-Key": KEY} if needs_key else {}
+
+
+def test_a_page_of_an_allowed_origin_asks_first_and_then_gets_its_answer(
+    open_to_a_page: tuple[TestClient, dict[bytes, bytes]],
+) -> None:
+    client, key = open_to_a_page
+    may = client.options("/predict", headers={"Origin": CRM, **ASKS})
+    assert (may.status_code, may.headers["access-control-allow-origin"]) == (200, CRM)
+    assert {"POST"} <= set(may.headers["access-control-allow-methods"].split(", "))
+    assert {"Content-Type", "X-API-Key"} <= set(may.headers["access-control-allow-headers"].split(", "))
+    assert "access-control-allow-credentials" not in may.headers
+    answer = client.post("/predict", content=BODY, headers={b"Origin": CRM.encode(), **key})
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, CRM)
+    assert answer.headers["access-control-expose-headers"] == "X-Request-ID"
+    assert answer.headers["x-request-id"]
+
+
+def test_a_page_can_read_why_it_is_refused(open_to_a_page: tuple[TestClient, dict[bytes, bytes]]) -> None:
+    client, key = open_to_a_page
+    for headers, status in ((key, 422), ({b"X-API-Key": b"wrong"}, 401 if key else 422)):
+        refused = client.post("/predict", content=b"{", headers={b"Origin": CRM.encode(), **headers})
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (status, CRM)
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://example.org", "http://crm.example.com", f"{CRM}:444", f"{CRM}.org", "null"]
+)
+def test_a_page_of_another_origin_gets_nothing(
+    open_to_a_page: tuple[TestClient, dict[bytes, bytes]], origin: str
+) -> None:
+    client, key = open_to_a_page
+    may = client.options("/predict", headers={"Origin": origin, **ASKS})
+    answer = client.post("/predict", content=BODY, headers={b"Origin": origin.encode(), **key})
+    assert (may.status_code, answer.status_code) == (400, 200)
+    assert "access-control-allow-origin" not in may.headers | answer.headers
+
+
+def test_without_allowed_origins_a_preflight_is_refused_like_any_other_request(
+    client: TestClient, guarded: TestClient
+) -> None:
+    for each, status in ((client, 405), (guarded, 401)):
+        refused = each.options("/predict", headers={"Origin": CRM, **ASKS})
+        assert refused.status_code == status
+        assert not [name for name in refused.headers if name.startswith("access-control")]
+
+
 # --- ids, headers and logs --------------------------------------------------------------------------------------------
 
 

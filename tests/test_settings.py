@@ -62,6 +62,7 @@ EXAMPLES: dict[tuple[str, str], tuple[Any, Any, Any]] = {
     ("serving", "max_body_bytes"): (1, 2, 3),
     ("serving", "head_timeout"): (0.5, 2.0, 3.0),
     ("serving", "body_timeout"): (0.5, 2.0, 3.0),
+    ("serving", "allowed_origins"): (("http://a",), ("https://b:1", "http://[::1]:2"), ("app://c",)),
 }
 BAD = {
     ("data", "target"): "",
@@ -86,6 +87,7 @@ BAD = {
     ("serving", "max_body_bytes"): "10 MB",
     ("serving", "head_timeout"): "0",
     ("serving", "body_timeout"): "inf",
+    ("serving", "allowed_origins"): "https://a/",
 }
 
 
@@ -313,6 +315,25 @@ def test_params_may_run_over_several_lines(file: Path) -> None:
 def test_a_byte_order_mark_and_windows_line_ends_are_no_obstacle(file: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbf[data]\r\ntarget = K\xc3\xbcndigung\r\n")
     assert load_settings(file).data.target == "Kündigung"
+
+
+def test_origins_stand_with_commas_between_them(file: Path) -> None:
+    file.write_text("[serving]\nallowed_origins = https://crm.example.com , http://localhost:3000,\n")
+    assert load_settings(file).serving.allowed_origins == ("https://crm.example.com", "http://localhost:3000")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["crm.example.com", "https://crm.example.com/", "https://CRM.example.com", "https://a:443", "http://a:80", "null"],
+)
+def test_what_no_browser_sends_as_an_origin_is_refused(file: Path, wrong: str) -> None:
+    said = message(write(file, "serving", "allowed_origins", f"https://fine.example.com, {wrong}"))
+    assert "[serving] allowed_origins" in said
+    assert "such as https://crm.example.com" in said
+
+
+def test_every_origin_at_once_is_refused_with_the_reason(file: Path) -> None:
+    assert "should name each origin; * would let every page" in message(write(file, "serving", "allowed_origins", "*"))
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------

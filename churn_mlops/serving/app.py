@@ -49,7 +49,7 @@ from churn_mlops.serving.answers import (
     Ready,
     Refusal,
 )
-from .limits import LimitBody, RequireKey, api_key
+from .limits import AllowOrigins, LimitBody, RequireKey, api_key
 from .metrics import ServerMetrics
 from .model_holder import ModelHolder, ModelUnavailableError, ServedModel, batch_model_of
 from .request_log import ObserveRequests
@@ -403,6 +403,7 @@ def create_app(settings: Settings | Path | str | None = None) -> FastAPI:
     app.add_middleware(LimitBody, limits=lambda: holder.serving)
     if key is not None:
         app.add_middleware(RequireKey, key=key)
+    app.add_middleware(AllowOrigins, limits=lambda: holder.serving)
     app.add_middleware(ObserveRequests, metrics=metrics)
     return app
 
