@@ -19,7 +19,7 @@ from sklearn.tree import DecisionTreeClassifier
 from sklearn.tree._tree import Tree
 
 from .blend import BaggedBoosting, BlendedClassifier, SplineLogistic, SplineTerm
-from .lightgbm import TREE_ARRAYS, LightGBMClassifier
+from .lightgbm import TREE_ARRAYS, LightGBMClassifier, tree_children
 
 # %% ../../nbs/models/tree_checks.ipynb #d50e9749
 IntArray = npt.NDArray[np.integer[Any]]
@@ -151,12 +151,7 @@ def _check_lightgbm_tree(tree: Any, width: int) -> None:
         leaves == inner + 1 and all(tree[name].shape == (n,) for name, n in lengths.items()),
         "a LightGBM tree has arrays that do not fit each other",
     )
-    ends = np.full(leaves, -1)
-    left, right = (
-        np.concatenate([np.where(child < 0, inner - 1 - child, child), ends])
-        for child in (tree["left_child"], tree["right_child"])
-    )
-    _check_links(left, right, np.arange(inner + leaves) < inner)
+    _check_links(*tree_children(tree), np.arange(inner + leaves) < inner)
     _check_features(tree["split_feature"], width)
     _require(np.isfinite(tree["threshold"]).all() and np.isfinite(tree["leaf_value"]).all(), "a tree holds no number")
 

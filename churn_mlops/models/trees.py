@@ -15,7 +15,7 @@ import numpy.typing as npt
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 
 from ..features.encoders import FloatArray
-from .lightgbm import LightGBMClassifier
+from .lightgbm import LightGBMClassifier, tree_children
 
 # %% ../../nbs/models/trees.ipynb #e8ccf23b
 IntArray: TypeAlias = npt.NDArray[np.integer[Any]]
@@ -104,14 +104,10 @@ def boosting_trees(boosting: HistGradientBoostingClassifier) -> list[Tree]:
 def _lightgbm_tree(tree: dict[str, npt.NDArray[Any]]) -> Tree:
     """Bring one tree's arrays into the common form."""
     inner, leaves = len(tree["threshold"]), len(tree["leaf_value"])
-    none = np.full(leaves, -1)
-    left, right = (
-        np.concatenate([np.where(child < 0, inner - 1 - child, child), none])
-        for child in (tree["left_child"], tree["right_child"])
-    )
     counts = tree["leaf_count"] if inner else np.ones(1)
     return Tree(
-        *(left, right, np.concatenate([tree["split_feature"], none])),
+        *tree_children(tree),
+        feature=np.concatenate([tree["split_feature"], np.full(leaves, -1)]),
         threshold=np.concatenate([tree["threshold"], np.zeros(leaves)]),
         value=np.concatenate([np.zeros(inner), tree["leaf_value"]]),
         cover=np.concatenate([tree["internal_count"], counts]).astype(np.float64),
