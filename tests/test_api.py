@@ -149,8 +149,17 @@ def test_model_info_describes_the_model(client: TestClient, path: Path) -> None:
         "metrics": model.metrics_,
         "trained_at": model.trained_at_,
         "n_rows": 300,
+        "environment": model.environment_,
         "version": churn_mlops.__version__,
     }
+    assert {"python", "churn_mlops", "scikit-learn"} <= info["environment"].keys()
+
+
+def test_model_info_tells_the_version_that_wrote_the_model_from_that_of_the_server(path: Path, tmp_path: Path) -> None:
+    with patch("churn_mlops.models.persistence.__version__", "0.0.9"):
+        older = ChurnModel.load(path).save(tmp_path / "older.zip")
+    info = TestClient(create_app(older)).get("/model/info").json()
+    assert (info["environment"]["churn_mlops"], info["version"]) == ("0.0.9", churn_mlops.__version__)
 
 
 def test_every_value_may_be_null(client: TestClient) -> None:

@@ -121,6 +121,7 @@ class _Learner(_Parameters):
         self.threshold_ = 0.5
         self.metrics_: dict[str, float] = {}
         self.digest_: str | None = None
+        self.environment_: dict[str, str] | None = None
         return self
 
     @property
@@ -266,6 +267,7 @@ def _restore(objects: dict[str, Any], manifest: dict[str, Any]) -> "ChurnModel":
         model.metrics_, model.n_rows_ = manifest["metrics"], manifest["n_rows"]
         model.trained_at_, model.threshold_ = manifest["created"], float(manifest["threshold"])
         model.digest_ = manifest["digest"]
+        model.environment_ = {str(name): str(version) for name, version in manifest["environment"].items()}
     except ModelFileError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -371,6 +373,8 @@ class ChurnModel(_StoredModel):
         The figures of the evaluation that goes with this model, if there was one.
     digest_ : str or None
         The name of the content of the file that the model was loaded from.
+    environment_ : dict of str to str, or None
+        The versions of Python, churn_mlops and other libraries that this file was written with.
     """
 
     def __repr__(self, **_: Any) -> str:

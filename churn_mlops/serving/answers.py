@@ -79,6 +79,7 @@ class ModelInfo(BaseModel):
     trained_at: str = Field(description="When it was trained: ISO 8601, UTC.")
     n_rows: int = Field(description="The customers it was trained on.")
     digest: str = Field(description="The name of the content of the model file.")
+    environment: dict[str, str] = Field(description="The versions of Python and libraries that wrote the model file.")
     version: str = Field(default=__version__, description="The version of the server.")
 
 # %% ../../nbs/serving/answers.ipynb #cca906cd

@@ -217,6 +217,7 @@ async def model_info(request: Request) -> ModelInfo:
         trained_at=model.trained_at_,
         n_rows=model.n_rows_,
         digest=served.digest,
+        environment=model.environment_ or {},
     )
 
 # %% ../../nbs/serving/app.ipynb #b5563e75
