@@ -15,8 +15,7 @@ from scipy.stats import beta
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from churn_mlops.data import encode_target, load_csv, split_data
-from churn_mlops.models.churn_model import ChurnModel
-from churn_mlops.models.economics import (
+from churn_mlops.decisions.economics import (
     Economics,
     best_threshold,
     expected_maximum_profit,
@@ -25,6 +24,7 @@ from churn_mlops.models.economics import (
     profit_curve,
     retention_list,
 )
+from churn_mlops.models.churn_model import ChurnModel
 
 METRICS = [profit_curve, best_threshold, maximum_profit, expected_maximum_profit]
 BY_COLUMN = Economics(customer_value="clv")

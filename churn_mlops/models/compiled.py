@@ -24,9 +24,10 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from sklearn.linear_model import LogisticRegression
 
 from ..features.encoders import FURTHEST, CategoricalEncoder, Encoder, FloatArray, NumericEncoder
-from .blend import BaggedBoosting, BlendedClassifier, SplineLogistic, SplineTerm
+from ..learners.blend import BaggedBoosting, BlendedClassifier, SplineLogistic, SplineTerm
+from ..learners.lightgbm import LightGBMClassifier
+from ..learners.trees import boosting_trees, forest_trees, lightgbm_trees
 from .churn_model import ChurnModel
-from .lightgbm import LightGBMClassifier
 from churn_mlops.models.tree_walks import (
     Compiled,
     Engine,
@@ -38,7 +39,6 @@ from churn_mlops.models.tree_walks import (
     share_out,
     sorted_walk,
 )
-from .trees import boosting_trees, forest_trees, lightgbm_trees
 from ..threads import cores_for, limit_threads
 
 # %% ../../nbs/models/compiled.ipynb #72c76030

@@ -43,9 +43,9 @@ TRUSTED_TYPES: dict[str, str] = {
             "encoders.DateEncoder",
         )
     },
-    "churn_mlops.models.lightgbm.LightGBMClassifier": "ObjectNode",
+    "churn_mlops.learners.lightgbm.LightGBMClassifier": "ObjectNode",
     **{
-        f"churn_mlops.models.blend.{name}": "ObjectNode"
+        f"churn_mlops.learners.blend.{name}": "ObjectNode"
         for name in ("BlendedClassifier", "SplineLogistic", "BaggedBoosting", "SplineTerm")
     },
     "sklearn.linear_model._logistic.LogisticRegression": "ObjectNode",

@@ -19,14 +19,14 @@ from rich.console import Console
 from rich.table import Table
 
 from ..commands import metrics_table, one_line_errors, print_notes, run_command, step_progress
-from .estimators import MODEL_TYPES
-from .evaluation import TABLE_MEANINGS
+from ..evaluation.metrics import TABLE_MEANINGS
+from ..learners.registry import MODEL_TYPES
 from ..settings import Settings, load_settings
 
 # %% ../../nbs/models/train.ipynb #30eee4d2
-from .training_run import TrainingResult as TrainingResult
-from .training_run import run_training as run_training
-from .training_run import train_model as train_model
+from .training import TrainingResult as TrainingResult
+from .training import run_training as run_training
+from .training import train_model as train_model
 from .training_steps import Customers as Customers
 from .training_steps import check_customers as check_customers
 from .training_steps import choose_threshold as choose_threshold

@@ -18,10 +18,10 @@ from ..data.loading import load_table
 from ..data.sample import generate_sample_data
 from ..data.splitting import Split
 from ..data.validation import encode_target, validate_data
+from ..decisions.economics import Economics, best_threshold, retention_list
+from ..evaluation.metrics import predict_out_of_fold
+from ..learners.registry import make_estimator
 from .churn_model import ChurnModel
-from .economics import Economics, best_threshold, retention_list
-from .estimators import make_estimator
-from .evaluation import predict_out_of_fold
 from ..settings import DataSettings, EconomicsSettings, ModelSettings, SplitSettings
 
 # %% ../../nbs/models/training_steps.ipynb #035d1502

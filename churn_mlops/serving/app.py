@@ -38,7 +38,7 @@ from starlette.types import Receive, Scope, Send
 
 from .. import __version__
 from ..models.inference import Prediction
-from churn_mlops.serving.answers import (
+from churn_mlops.serving.contract import (
     About,
     Answer,
     BatchAnswer,

@@ -47,7 +47,7 @@ def _address(listener: socket.socket) -> str:
 # %% ../../nbs/serving/command.ipynb #994ce651
 def _uvicorn(settings: Settings) -> dict[str, Any]:
     """Return what uvicorn is told."""
-    from churn_mlops.serving.connection import BoundedHttp
+    from churn_mlops.serving.protocol import BoundedHttp
 
     return {
         "http": partial(BoundedHttp, head_timeout=settings.serving.head_timeout),
