@@ -350,12 +350,13 @@ class TestTrainingPipeline:
 
 
 def test_the_run_and_its_steps_can_be_imported_beside_the_command():
-    from churn_mlops.models import train, training, training_steps
+    from churn_mlops.data import customers
+    from churn_mlops.models import train, training
 
-    run = {"TrainingResult", "run_training", "train_model"}
-    steps = {
-        *("Customers", "check_customers", "choose_threshold", "load_customers", "make_economics", "make_model"),
-        *("prepare_customers", "write_retention_list"),
+    run = {
+        *("TrainingResult", "run_training", "train_model"),
+        *("choose_threshold", "make_economics", "make_model", "write_retention_list"),
     }
+    steps = {"Customers", "check_customers", "load_customers", "prepare_customers"}
     assert {name for name in run if getattr(train, name) is getattr(training, name)} == run
-    assert {name for name in steps if getattr(train, name) is getattr(training_steps, name)} == steps
+    assert {name for name in steps if getattr(train, name) is getattr(customers, name)} == steps

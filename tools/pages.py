@@ -37,7 +37,11 @@ from reference import (
 PACKAGE = ROOT / "churn_mlops"
 # The pages of the reference: their titles, what they are for, and the modules that lead on them.
 PARTS = {
-    "data": ("churn_mlops.data", "Sample customers, loading, checking and splitting.", ("sample", "loading")),
+    "data": (
+        "churn_mlops.data",
+        "Sample customers, loading, checking and splitting.",
+        ("sample", "loading"),
+    ),
     "features": ("churn_mlops.features", "From a raw table to numbers.", ("engineer",)),
     "learners": ("churn_mlops.learners", "The model types, and what each of them learns.", ("registry", "blend")),
     "evaluation": ("churn_mlops.evaluation", "How good a model is, and why it says what it says.", ("metrics",)),

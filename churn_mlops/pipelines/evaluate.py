@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import typer
+from ..data.customers import prepare_customers
 from rich.console import Console
 
 from ..commands import metrics_table, one_line_errors, print_notes, run_command
@@ -33,7 +34,7 @@ from churn_mlops.models.train import (
     TargetOption,
     VerboseOption,
 )
-from ..models.training_steps import make_economics, prepare_customers
+from ..models.training import make_economics
 from ..report.report import check_report_folder, evaluate_report
 from ..settings import DataSettings, Settings, SplitSettings, load_settings
 from ..utils import collect_warnings
