@@ -44,8 +44,12 @@ PARTS = {
     ),
     "features": ("churn_mlops.features", "From a raw table to numbers.", ("engineer",)),
     "learners": ("churn_mlops.learners", "The model types, and what each of them learns.", ("registry", "blend")),
-    "evaluation": ("churn_mlops.evaluation", "How good a model is, and why it says what it says.", ("metrics",)),
-    "decisions": ("churn_mlops.decisions", "Whom to contact, and what it is worth.", ("economics",)),
+    "evaluation": (
+        "churn_mlops.evaluation",
+        "How good a model is, and why it says what it says.",
+        ("metrics", "cross_validation"),
+    ),
+    "decisions": ("churn_mlops.decisions", "Whom to contact, and what it is worth.", ()),
     "export": ("churn_mlops.export", "A model for programs without Python.", ()),
     "report": ("churn_mlops.report", "The evaluation page, and panels to try a model out.", ("report", "panels")),
     "models": (

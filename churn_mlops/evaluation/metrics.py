@@ -4,21 +4,17 @@
 
 # %% auto #0
 __all__ = ['METRIC_MEANINGS', 'TABLE_MEANINGS', 'reliability_table', 'expected_calibration_error', 'evaluate_predictions',
-           'lift_table', 'error_margins', 'bootstrap_intervals', 'evaluation_table', 'population_stability_index',
-           'predict_out_of_fold', 'cross_validate_model']
+           'lift_table', 'error_margins', 'bootstrap_intervals', 'evaluation_table', 'population_stability_index']
 
 # %% ../../nbs/evaluation/metrics.ipynb #5818192b
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from sklearn import metrics as skm
-from sklearn.base import clone
 from sklearn.calibration import calibration_curve
-
-from ..data.splitting import fold_indices
 
 # %% ../../nbs/evaluation/metrics.ipynb #9e57cd2c
 _Floats = npt.NDArray[np.float64]
@@ -364,76 +360,3 @@ def population_stability_index(expected: npt.ArrayLike, actual: npt.ArrayLike, b
     counts = [np.bincount(np.searchsorted(edges, each), minlength=len(edges) + 1) for each in (before, now)]
     e, a = (np.maximum(each, 0.5) / each.sum() for each in counts)
     return float(((a - e) * np.log(a / e)).sum())
-
-# %% ../../nbs/evaluation/metrics.ipynb #4729f67d
-class _Classifier(Protocol):
-    def fit(self, X: Any, y: Any) -> Any: ...
-    def predict_proba(self, X: Any) -> Any: ...
-
-# %% ../../nbs/evaluation/metrics.ipynb #2b33db4c
-def predict_out_of_fold(
-    model: _Classifier,
-    X: pd.DataFrame,
-    y: pd.Series,
-    *,
-    folds: int = 5,
-    seed: int = 42,
-    time: pd.Series | None = None,
-    groups: pd.Series | None = None,
-    on_fold: Callable[[], None] = lambda: None,
-) -> pd.DataFrame:
-    """Predict each customer with a model that was fitted without it.
-
-    Parameters
-    ----------
-    model : classifier
-        Any scikit-learn classifier. It is cloned: the one given stays as it is.
-    X : DataFrame of shape (n_customers, n_columns)
-        The raw table.
-    y : Series of shape (n_customers,)
-        1 for a customer that churned, 0 for one that stayed.
-    folds, seed, time, groups
-        How the folds are cut, see `fold_indices`.
-    on_fold : callable, optional
-        Called after each fold, for instance to move a progress bar.
-
-    Returns
-    -------
-    DataFrame of shape (n_tested, 3)
-        ``fold``, ``y_true`` and ``y_proba``, with the index of ``X``. Folds by time leave
-        the oldest customers untested.
-    """
-    parts = []
-    for number, (train, test) in enumerate(fold_indices(X, y, folds=folds, seed=seed, time=time, groups=groups)):
-        fitted = clone(model).fit(X.iloc[train], y.iloc[train])
-        proba = fitted.predict_proba(X.iloc[test])[:, 1]
-        parts.append(pd.DataFrame({"fold": number, "y_true": y.iloc[test], "y_proba": proba}))
-        on_fold()
-    return pd.concat(parts)
-
-# %% ../../nbs/evaluation/metrics.ipynb #c7e5f502
-def cross_validate_model(
-    model: _Classifier, X: pd.DataFrame, y: pd.Series, *, threshold: float = 0.5, **how: Any
-) -> pd.DataFrame:
-    """Evaluate a model on several splits, each customer being tested once.
-
-    Parameters
-    ----------
-    model, X, y
-        As for `predict_out_of_fold`.
-    threshold : float, default 0.5
-        The probability from which a customer counts as predicted to churn.
-    **how
-        ``folds``, ``seed``, ``time``, ``groups`` and ``on_fold`` of `predict_out_of_fold`.
-
-    Returns
-    -------
-    DataFrame of shape (folds, n_metrics)
-        One row for each fold, with the metrics of `evaluate_predictions`.
-    """
-    tested = predict_out_of_fold(model, X, y, **how)
-    rows = {
-        fold: evaluate_predictions(part["y_true"], part["y_proba"], threshold=threshold)
-        for fold, part in tested.groupby("fold")
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("fold")

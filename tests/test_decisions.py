@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
+from churn_mlops.decisions.retention import retention_list
 from empulse.metrics import empc_score, mpc_score
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,6 @@ from churn_mlops.decisions.economics import (
     expected_profit,
     maximum_profit,
     profit_curve,
-    retention_list,
 )
 from churn_mlops.models.churn_model import ChurnModel
 
