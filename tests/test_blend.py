@@ -4,6 +4,8 @@ import os
 import numpy as np
 import pytest
 import skops.io
+from churn_mlops.learners.boosting import BaggedBoosting
+from churn_mlops.learners.splines import SplineLogistic, learn_term
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -11,7 +13,7 @@ from threadpoolctl import threadpool_info
 
 from churn_mlops.data import load_csv
 from churn_mlops.features import FeatureEngineer
-from churn_mlops.learners.blend import BaggedBoosting, BlendedClassifier, SplineLogistic, learn_term
+from churn_mlops.learners.blend import BlendedClassifier
 from churn_mlops.threads import limit_threads, usable_cores
 
 CLASSIFIERS = [SplineLogistic, BaggedBoosting, BlendedClassifier]
@@ -140,9 +142,9 @@ def test_state_is_made_of_few_plain_types(table):
     unknown = set(skops.io.get_untrusted_types(data=data))
     assert unknown <= {
         "churn_mlops.learners.blend.BlendedClassifier",
-        "churn_mlops.learners.blend.SplineLogistic",
-        "churn_mlops.learners.blend.SplineTerm",
-        "churn_mlops.learners.blend.BaggedBoosting",
+        "churn_mlops.learners.splines.SplineLogistic",
+        "churn_mlops.learners.splines.SplineTerm",
+        "churn_mlops.learners.boosting.BaggedBoosting",
         "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
         "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
         "sklearn._loss.link.Interval",

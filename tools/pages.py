@@ -43,7 +43,11 @@ PARTS = {
         ("sample", "loading"),
     ),
     "features": ("churn_mlops.features", "From a raw table to numbers.", ("engineer",)),
-    "learners": ("churn_mlops.learners", "The model types, and what each of them learns.", ("registry", "blend")),
+    "learners": (
+        "churn_mlops.learners",
+        "The model types, and what each of them learns.",
+        ("registry", "blend"),
+    ),
     "evaluation": (
         "churn_mlops.evaluation",
         "How good a model is, and why it says what it says.",

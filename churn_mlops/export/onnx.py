@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from ..learners.boosting import BaggedBoosting
+from ..learners.splines import SplineLogistic, SplineTerm
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
@@ -32,7 +34,7 @@ from churn_mlops.features.encoders import (
     NumericEncoder,
 )
 from ..features.engineer import FeatureEngineer
-from ..learners.blend import BaggedBoosting, BlendedClassifier, SplineLogistic, SplineTerm
+from ..learners.blend import BlendedClassifier
 from ..learners.lightgbm import LightGBMClassifier
 from ..learners.trees import Tree, boosting_trees, forest_trees, join_trees, lightgbm_trees
 from ..threads import limit_threads

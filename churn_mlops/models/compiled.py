@@ -18,13 +18,15 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from ..learners.boosting import BaggedBoosting
+from ..learners.splines import SplineLogistic, SplineTerm
 from joblib import parallel_config
 from scipy.special import expit
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 from ..features.encoders import FURTHEST, CategoricalEncoder, Encoder, FloatArray, NumericEncoder
-from ..learners.blend import BaggedBoosting, BlendedClassifier, SplineLogistic, SplineTerm
+from ..learners.blend import BlendedClassifier
 from ..learners.lightgbm import LightGBMClassifier
 from ..learners.trees import boosting_trees, forest_trees, lightgbm_trees
 from .churn_model import ChurnModel
