@@ -9,6 +9,7 @@ import IPython.display
 import numpy as np
 import pandas as pd
 import pytest
+import rich.console
 from rich.console import Console
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
@@ -20,8 +21,9 @@ from churn_mlops.data import generate_sample_data
 from churn_mlops.data.splitting import fold_indices
 from churn_mlops.features import FeatureEngineer
 from churn_mlops.learners.registry import MODEL_TYPES, ModelType
-from churn_mlops.models import ChurnModel, compare, compare_models, tune
-from churn_mlops.models.compare import SEARCH_SPACES, TuningResult, difference_interval
+from churn_mlops.models import ChurnModel, compare, compare_models
+from churn_mlops.models.compare import difference_interval
+from churn_mlops.models.tune import SEARCH_SPACES, TuningResult, tune
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGISTIC = ChurnModel("logistic_regression")
@@ -140,7 +142,7 @@ class TestProgress:
 
     def test_counts_on_a_terminal(self, customers, monkeypatch):
         screen = StringIO()
-        monkeypatch.setattr(compare, "Console", lambda stderr: Console(file=screen, force_terminal=True))
+        monkeypatch.setattr(rich.console, "Console", lambda stderr: Console(file=screen, force_terminal=True))
         self.compare(customers)
         assert "comparing" in screen.getvalue()
         assert "3/3" in screen.getvalue()
@@ -152,7 +154,7 @@ class TestProgress:
             def update(self, data, raw):
                 shown.append(data["text/html"])
 
-        monkeypatch.setattr(compare, "Console", lambda stderr: Console(force_jupyter=True))
+        monkeypatch.setattr(rich.console, "Console", lambda stderr: Console(force_jupyter=True))
         monkeypatch.setattr(IPython.display, "display", lambda *data, **options: Handle())
         self.compare(customers)
         assert 'max="3" value="3"' in shown[-2]

@@ -59,7 +59,7 @@ PARTS = {
     "models": (
         "churn_mlops.models",
         "ChurnModel and ChurnPredictor, the training run, comparison and tuning.",
-        ("churn_model", "inference", "training", "train", "compare"),
+        ("churn_model", "inference", "training", "train", "compare", "tune"),
     ),
     "pipelines": ("churn_mlops.pipelines", "One job, one command: training and evaluation.", ()),
     "serving": ("churn_mlops.serving", "The HTTP server.", ("app", "command")),

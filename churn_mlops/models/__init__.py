@@ -7,7 +7,6 @@ TYPE_CHECKING = False  # type checkers take it for true; importing typing would 
 if TYPE_CHECKING:
     from .churn_model import ChurnModel as ChurnModel
     from .compare import compare_models as compare_models
-    from .compare import tune as tune
     from .inference import ChurnPredictor as ChurnPredictor
     from .training import train_model as train_model
 else:
@@ -18,6 +17,5 @@ else:
             "ChurnPredictor": ".inference",
             "compare_models": ".compare",
             "train_model": ".training",
-            "tune": ".compare",
         },
     )
