@@ -1235,8 +1235,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'churn_mlops/serving/contract.py'),
                                               'churn_mlops.serving.contract.Refusal': ( 'serving/contract.html#refusal',
                                                                                         'churn_mlops/serving/contract.py')},
-            'churn_mlops.serving.extra': { 'churn_mlops.serving.extra.require_api': ( 'serving/extra.html#require_api',
-                                                                                      'churn_mlops/serving/extra.py')},
             'churn_mlops.serving.limits': { 'churn_mlops.serving.limits.AllowOrigins': ( 'serving/limits.html#alloworigins',
                                                                                          'churn_mlops/serving/limits.py'),
                                             'churn_mlops.serving.limits.AllowOrigins.__call__': ( 'serving/limits.html#alloworigins.__call__',
@@ -1409,6 +1407,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'churn_mlops.threads.limit_threads': ('threads.html#limit_threads', 'churn_mlops/threads.py'),
                                      'churn_mlops.threads.usable_cores': ('threads.html#usable_cores', 'churn_mlops/threads.py')},
             'churn_mlops.utils': { 'churn_mlops.utils.collect_warnings': ('utils.html#collect_warnings', 'churn_mlops/utils.py'),
+                                   'churn_mlops.utils.require': ('utils.html#require', 'churn_mlops/utils.py'),
                                    'churn_mlops.utils.timing': ('utils.html#timing', 'churn_mlops/utils.py'),
                                    'churn_mlops.utils.write_file_atomically': ( 'utils.html#write_file_atomically',
                                                                                 'churn_mlops/utils.py')}}}

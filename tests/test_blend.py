@@ -4,8 +4,6 @@ import os
 import numpy as np
 import pytest
 import skops.io
-from churn_mlops.learners.boosting import BaggedBoosting
-from churn_mlops.learners.splines import SplineLogistic, learn_term
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -14,6 +12,8 @@ from threadpoolctl import threadpool_info
 from churn_mlops.data import load_csv
 from churn_mlops.features import FeatureEngineer
 from churn_mlops.learners.blend import BlendedClassifier
+from churn_mlops.learners.boosting import BaggedBoosting
+from churn_mlops.learners.splines import SplineLogistic, learn_term
 from churn_mlops.threads import limit_threads, usable_cores
 
 CLASSIFIERS = [SplineLogistic, BaggedBoosting, BlendedClassifier]

@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-from churn_mlops.decisions.retention import retention_list
 from empulse.metrics import empc_score, mpc_score
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -24,6 +23,7 @@ from churn_mlops.decisions.economics import (
     maximum_profit,
     profit_curve,
 )
+from churn_mlops.decisions.retention import retention_list
 from churn_mlops.models.churn_model import ChurnModel
 
 METRICS = [profit_curve, best_threshold, maximum_profit, expected_maximum_profit]

@@ -1,6 +1,6 @@
 """Export to ONNX: the same answers from onnxruntime for every model type and every kind of column, or no file."""
 
-import builtins
+import sys
 
 import numpy as np
 import onnx
@@ -201,16 +201,10 @@ class TestRefused:
             ChurnModel().export_onnx(tmp_path / "m.onnx")
 
     def test_a_missing_extra_is_named(self, logistic, tmp_path, monkeypatch):
-        real = builtins.__import__
-
-        def without_onnx(name, *args, **kwargs):
-            if name.partition(".")[0] in ("onnx", "onnxruntime"):
-                raise ImportError(name)
-            return real(name, *args, **kwargs)
-
-        monkeypatch.setattr(builtins, "__import__", without_onnx)
-        with pytest.raises(ImportError, match=r'pip install "churn_mlops\[onnx\]"'):
-            logistic.export_onnx(tmp_path / "m.onnx")
+        for module in ("onnxruntime", "onnx"):
+            monkeypatch.setitem(sys.modules, module, None)
+            with pytest.raises(ImportError, match=rf'ONNX needs {module}: pip install "churn_mlops\[onnx\]"'):
+                logistic.export_onnx(tmp_path / "m.onnx")
 
 
 class TestPath:

@@ -15,8 +15,6 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from ..learners.boosting import BaggedBoosting
-from ..learners.splines import SplineLogistic
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
@@ -24,7 +22,9 @@ from .shapley import average_value, shapley_values
 from ..features.encoders import FloatArray, column_kind
 from ..features.engineer import FeatureEngineer
 from ..learners.blend import BlendedClassifier
+from ..learners.boosting import BaggedBoosting
 from ..learners.lightgbm import LightGBMClassifier
+from ..learners.splines import SplineLogistic
 from ..learners.trees import IntArray, boosting_trees, forest_trees, lightgbm_trees
 
 # %% ../../nbs/evaluation/explanation.ipynb #c8923d6e

@@ -18,8 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from ..learners.boosting import BaggedBoosting
-from ..learners.splines import SplineLogistic, SplineTerm
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
@@ -35,10 +33,12 @@ from churn_mlops.features.encoders import (
 )
 from ..features.engineer import FeatureEngineer
 from ..learners.blend import BlendedClassifier
+from ..learners.boosting import BaggedBoosting
 from ..learners.lightgbm import LightGBMClassifier
+from ..learners.splines import SplineLogistic, SplineTerm
 from ..learners.trees import Tree, boosting_trees, forest_trees, join_trees, lightgbm_trees
 from ..threads import limit_threads
-from ..utils import write_file_atomically
+from ..utils import require, write_file_atomically
 
 # %% ../../nbs/export/onnx.ipynb #0290e96e
 class OnnxExportError(ValueError):
@@ -47,11 +47,11 @@ class OnnxExportError(ValueError):
 
 def _import_onnx() -> tuple[Any, Any]:
     """Import onnx and onnxruntime, or say how to install them."""
-    try:
-        import onnx
-        import onnxruntime
-    except ImportError:
-        raise ImportError('export to ONNX needs two packages: pip install "churn_mlops[onnx]"') from None
+    require("onnx", "onnx", "export to ONNX")
+    require("onnx", "onnxruntime", "export to ONNX")
+    import onnx
+    import onnxruntime
+
     return onnx, onnxruntime
 
 # %% ../../nbs/export/onnx.ipynb #5ade779a

@@ -8,13 +8,13 @@ __all__ = ['BlendedClassifier']
 # %% ../../nbs/learners/blend.ipynb #40db6e63
 import numpy as np
 import numpy.typing as npt
-from .boosting import BaggedBoosting
-from .log_odds import Fold, LogOddsClassifier, mean_log_loss
-from .splines import SplineLogistic
 from scipy.optimize import minimize
 from scipy.special import expit
 
 from ..features.encoders import FloatArray
+from .boosting import BaggedBoosting
+from .log_odds import Fold, LogOddsClassifier, mean_log_loss
+from .splines import SplineLogistic
 
 # %% ../../nbs/learners/blend.ipynb #2a219a90
 def _find_weights(y: npt.NDArray[np.int_], log_odds: FloatArray) -> tuple[float, FloatArray]:

@@ -17,13 +17,14 @@ from sklearn.utils import Tags
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..utils import require
+
 # %% ../../nbs/learners/lightgbm.ipynb #5db4b0e4
 def _lightgbm() -> Any:
     """Import LightGBM, or say how to install it."""
-    try:
-        import lightgbm
-    except ImportError:
-        raise ImportError('the model type lightgbm needs LightGBM: pip install "churn_mlops[lightgbm]"') from None
+    require("lightgbm", "lightgbm", "the model type lightgbm")
+    import lightgbm
+
     return lightgbm
 
 # %% ../../nbs/learners/lightgbm.ipynb #117ca2d9

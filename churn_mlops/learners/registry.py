@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 
 from .blend import BlendedClassifier
 from .lightgbm import LightGBMClassifier
+from ..utils import require
 
 # %% ../../nbs/learners/registry.ipynb #83c96a7b
 @dataclass(frozen=True)
@@ -99,10 +100,8 @@ def make_estimator(model_type: str, params: Mapping[str, Any] | None = None) -> 
     if not isinstance(model_type, str) or model_type not in MODEL_TYPES:
         raise ValueError(f"Unknown model type: {model_type!r}; use one of {', '.join(MODEL_TYPES)}")
     chosen = MODEL_TYPES[model_type]
-    if not chosen.is_installed:
-        raise ImportError(
-            f'the model type {model_type} needs another package: pip install "churn_mlops[{chosen.needs}]"'
-        )
+    if chosen.needs:
+        require(chosen.needs, chosen.needs, f"the model type {model_type}")
     known = chosen.estimator().get_params(deep=False)
     unknown = sorted(set(params or {}) - set(known))
     if unknown:

@@ -18,8 +18,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from ..learners.boosting import BaggedBoosting
-from ..learners.splines import SplineLogistic, SplineTerm
 from joblib import parallel_config
 from scipy.special import expit
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
@@ -27,7 +25,9 @@ from sklearn.linear_model import LogisticRegression
 
 from ..features.encoders import FURTHEST, CategoricalEncoder, Encoder, FloatArray, NumericEncoder
 from ..learners.blend import BlendedClassifier
+from ..learners.boosting import BaggedBoosting
 from ..learners.lightgbm import LightGBMClassifier
+from ..learners.splines import SplineLogistic, SplineTerm
 from ..learners.trees import boosting_trees, forest_trees, lightgbm_trees
 from .churn_model import ChurnModel
 from churn_mlops.models.tree_walks import (

@@ -28,7 +28,6 @@ from ..data.customers import Customers as Customers
 from ..data.customers import check_customers as check_customers
 from ..data.customers import load_customers as load_customers
 from ..data.customers import prepare_customers as prepare_customers
-
 from .training import TrainingResult as TrainingResult
 from .training import choose_threshold as choose_threshold
 from .training import make_economics as make_economics

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from ..decisions.retention import retention_list
-from ..evaluation.cross_validation import cross_validate_model, predict_out_of_fold
 
 from ..commands import Step
 from ..data.customers import Customers, check_customers, load_customers, prepare_customers
@@ -25,6 +23,8 @@ from ..data.guards import Finding
 from ..data.sample import generate_sample_data
 from ..data.splitting import Split, split_data
 from ..decisions.economics import Economics, best_threshold
+from ..decisions.retention import retention_list
+from ..evaluation.cross_validation import cross_validate_model, predict_out_of_fold
 from ..learners.registry import make_estimator
 from .churn_model import ChurnModel
 from ..report.report import check_report_folder, evaluate_report

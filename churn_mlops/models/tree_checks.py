@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from ..learners.boosting import BaggedBoosting
-from ..learners.splines import SplineLogistic, SplineTerm
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.ensemble._hist_gradient_boosting.common import PREDICTOR_RECORD_DTYPE
 from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
@@ -21,7 +19,9 @@ from sklearn.tree import DecisionTreeClassifier
 from sklearn.tree._tree import Tree
 
 from ..learners.blend import BlendedClassifier
+from ..learners.boosting import BaggedBoosting
 from ..learners.lightgbm import TREE_ARRAYS, LightGBMClassifier, tree_children
+from ..learners.splines import SplineLogistic, SplineTerm
 
 # %% ../../nbs/models/tree_checks.ipynb #d50e9749
 IntArray = npt.NDArray[np.integer[Any]]

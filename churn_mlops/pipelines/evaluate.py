@@ -17,10 +17,10 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import typer
-from ..data.customers import prepare_customers
 from rich.console import Console
 
 from ..commands import metrics_table, one_line_errors, print_notes, run_command
+from ..data.customers import prepare_customers
 from ..data.guards import Finding, check_table
 from ..data.loading import load_table
 from ..evaluation.metrics import TABLE_MEANINGS, evaluation_table

@@ -6,7 +6,6 @@
 __all__ = ['Panel', 'what_if', 'threshold_slider']
 
 # %% ../../nbs/report/panels.ipynb #35f16e4d
-import importlib.util
 from collections.abc import Callable, Mapping
 from math import ceil, floor, log10
 from typing import Any
@@ -22,6 +21,7 @@ from ..models.churn_model import ChurnModel
 from ..models.schema import InputSchema
 from .page import Html, paragraph, table
 from .pictures import FIRST, INK, SECOND, picture
+from ..utils import require
 
 # %% ../../nbs/report/panels.ipynb #dcb86f05
 _STYLE = """<style>
@@ -40,8 +40,7 @@ _STYLE = """<style>
 
 def _widgets() -> Any:
     """Return ipywidgets, or raise if it is not installed."""
-    if importlib.util.find_spec("ipywidgets") is None:
-        raise ImportError('a panel needs ipywidgets for its controls: pip install "churn_mlops[lab]"')
+    require("lab", "ipywidgets", "a panel with controls")
     import ipywidgets
 
     return ipywidgets

@@ -6,7 +6,6 @@
 __all__ = ['INK', 'FIRST', 'SECOND', 'require_matplotlib', 'picture', 'percent_axis', 'one_line', 'thin']
 
 # %% ../../nbs/report/pictures.ipynb #f6a363ea
-import importlib.util
 import io
 import re
 import warnings
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .page import Html
+from ..utils import require
 
 # %% ../../nbs/report/pictures.ipynb #2c404393
 INK, FIRST, SECOND = "#0000a0", "#0000a1", "#0000a2"
@@ -64,8 +64,7 @@ def require_matplotlib() -> None:
     ImportError
         If matplotlib is not installed.
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ImportError('a report needs matplotlib for its pictures: pip install "churn_mlops[report]"')
+    require("report", "matplotlib", "a report with pictures")
 
 # %% ../../nbs/report/pictures.ipynb #54a779f9
 def picture(draw: Callable[[Any], None], title: str, alt: str, *, width: float = 4.6, height: float = 3.1) -> Html:

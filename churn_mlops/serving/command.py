@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..commands import one_line_errors, run_command
-from .extra import require_api
 from ..settings import Settings, load_settings
+from ..utils import require
 
 # %% ../../nbs/serving/command.ipynb #5d86c77d
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _log_json_lines() -> None:
 def _loaded(settings: Settings) -> "FastAPI":
     """Make the application and load its model, or say why that cannot be."""
     for module in ("fastapi", "httptools", "prometheus_client", "uvicorn"):
-        require_api(module)
+        require("api", module, "serving over HTTP")
     from churn_mlops.serving.app import create_app
 
     app = create_app(settings)

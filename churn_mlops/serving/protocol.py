@@ -6,11 +6,11 @@
 __all__ = ['BoundedHttp']
 
 # %% ../../nbs/serving/protocol.ipynb #3dfb7041
-from .extra import require_api
+from ..utils import require
 
 # %% ../../nbs/serving/protocol.ipynb #1d3d49a3
-require_api("httptools")
-require_api("uvicorn")
+require("api", "httptools", "serving over HTTP")
+require("api", "uvicorn", "serving over HTTP")
 
 # %% ../../nbs/serving/protocol.ipynb #be20d760
 import asyncio
