@@ -433,7 +433,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'churn_mlops/features/engineer.py'),
                                                'churn_mlops.features.engineer._without_infinities': ( 'features/engineer.html#_without_infinities',
                                                                                                       'churn_mlops/features/engineer.py')},
-            'churn_mlops.lazy': {'churn_mlops.lazy.lazy_exports': ('lazy.html#lazy_exports', 'churn_mlops/lazy.py')},
             'churn_mlops.learners.blend': { 'churn_mlops.learners.blend.BlendedClassifier': ( 'learners/blend.html#blendedclassifier',
                                                                                               'churn_mlops/learners/blend.py'),
                                             'churn_mlops.learners.blend.BlendedClassifier.__init__': ( 'learners/blend.html#blendedclassifier.__init__',
