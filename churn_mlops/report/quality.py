@@ -12,12 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from sklearn.metrics import confusion_matrix, roc_auc_score
+from sklearn.pipeline import make_pipeline
 
 from ..evaluation.metrics import TABLE_MEANINGS, error_margins, evaluation_table
 from ..features.encoders import FloatArray
-from ..models.churn_model import ChurnModel
+from ..features.engineer import FeatureEngineer
+from ..learners.registry import make_estimator
 from .case import Case, tidy
 from .page import Html, from_to, paragraph, table
+from ..threads import limit_threads
 
 # %% ../../nbs/report/quality.ipynb #d799573a
 _FEW = 10
@@ -32,8 +35,10 @@ def others_of(case: Case, X_train: pd.DataFrame | None, y_train: Any, truth: Any
     """Return the probabilities that the model is compared with."""
     others = {}
     if X_train is not None and y_train is not None:
-        plain = ChurnModel("logistic_regression").fit(tidy(X_train), np.asarray(y_train))
-        others["logistic_regression"] = np.asarray(plain.predict_proba(case.X)[:, 1], dtype=np.float64)
+        plain = make_pipeline(FeatureEngineer(), make_estimator("logistic_regression"))
+        with limit_threads(1):
+            proba = plain.fit(tidy(X_train), np.asarray(y_train)).predict_proba(case.X)
+        others["logistic_regression"] = np.asarray(proba[:, 1], dtype=np.float64)
     if truth is not None:
         others["best_possible"] = np.asarray(truth, dtype=np.float64)
         if others["best_possible"].shape != case.y.shape:

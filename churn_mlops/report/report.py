@@ -19,9 +19,9 @@ import pandas as pd
 from .. import __version__
 from ..data.guards import Finding
 from ..decisions.economics import Economics
-from ..models.churn_model import ChurnModel
 from churn_mlops.report.case import (
     Case,
+    FittedModel,
     examine,
     findings_section,
     left_out_section,
@@ -181,7 +181,7 @@ def _lead(case: Case, frame: pd.DataFrame, economics: Economics | None, findings
 
 # %% ../../nbs/report/report.ipynb #47a56d6e
 def evaluate_report(
-    model: ChurnModel,
+    model: FittedModel,
     X: pd.DataFrame,
     y: Any,
     *,
@@ -198,8 +198,8 @@ def evaluate_report(
 
     Parameters
     ----------
-    model : ChurnModel
-        A fitted model.
+    model : FittedModel
+        A fitted model, such as a `ChurnModel`.
     X : DataFrame of shape (n_customers, n_columns)
         Raw columns of customers that were not used in ``fit``.
     y : array of shape (n_customers,)
