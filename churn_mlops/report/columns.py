@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # %% ../../nbs/report/columns.ipynb #a401a8c5
-def _sample(case: Case, size: int) -> npt.NDArray[np.int64]:
+def sample_rows(case: Case, size: int) -> npt.NDArray[np.int64]:
     """Return some of the test customers, churners and others in their shares; all if they are not more."""
     if len(case.y) <= size:
         return np.arange(len(case.y))
@@ -34,7 +34,7 @@ def _sample(case: Case, size: int) -> npt.NDArray[np.int64]:
 
 def column_importance(case: Case, repeats: int = 5, size: int = 2_000) -> pd.DataFrame:
     """Return by how much shuffling each raw column lowers the ROC-AUC: mean and spread, highest first."""
-    rows, rng = _sample(case, size), np.random.default_rng(0)
+    rows, rng = sample_rows(case, size), np.random.default_rng(0)
     engineer = case.model.feature_engineer_
     names = [name for name in engineer.raw_names_ if name in case.X and name not in engineer.left_out_]
     y, before = case.y[rows], roc_auc_score(case.y[rows], case.proba[rows])
@@ -74,7 +74,7 @@ def _grid(case: Case, name: str) -> npt.NDArray[np.int64]:
 
 def partial_dependence(case: Case, name: str, size: int = 500) -> tuple[npt.NDArray[np.int64], FloatArray]:
     """Return rows with a value of a column, and the mean prediction if all customers had that value."""
-    rows, tried = _sample(case, size), _grid(case, name)
+    rows, tried = sample_rows(case, size), _grid(case, name)
     if not len(tried):
         return tried, np.empty(0)
     copies = case.X.iloc[np.tile(rows, len(tried))].reset_index(drop=True)
@@ -109,7 +109,7 @@ def _draw_dependence(axes: "Axes", case: Case, name: str, tried: npt.NDArray[np.
     axes.set(xlabel=one_line(name, 40), ylabel="mean predicted probability", ylim=(0, min(1, 1.25 * mean.max() + 0.02)))
 
 # %% ../../nbs/report/columns.ipynb #256bc4e5
-def _dependence_picture(case: Case, name: str) -> list[Html]:
+def dependence_picture(case: Case, name: str) -> list[Html]:
     """Show in which direction a column pulls; nothing if the test customers have no value in it."""
     tried, mean = partial_dependence(case, name)
     if not len(tried):
@@ -143,6 +143,6 @@ def columns_section(case: Case, importance: pd.DataFrame) -> list[Html]:
     return [
         paragraph(words, "lead"),
         gallery(*pictures),
-        gallery(*(each for name in top for each in _dependence_picture(case, name))),
+        gallery(*(each for name in top for each in dependence_picture(case, name))),
         paragraph(note, "note"),
     ]

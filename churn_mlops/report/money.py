@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # %% ../../nbs/report/money.ipynb #8cc09d2e
-def _campaigns(case: Case, curve: pd.DataFrame) -> dict[str, dict[str, float]]:
+def campaign_points(case: Case, curve: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Return what a few campaigns would have brought."""
     best = float(curve["threshold"].iloc[curve["profit_per_customer"].to_numpy().argmax()])
     found = {}
@@ -83,7 +83,7 @@ def money_section(case: Case, economics: Economics | None) -> list[Html]:
         return [paragraph("No costs and values were given, so nothing can be said about money.")]
     values = economics.values(case.X) if isinstance(economics.customer_value, str) else None
     curve = profit_curve(case.y, case.proba, economics, values)
-    campaigns = _campaigns(case, curve)
+    campaigns = campaign_points(case, curve)
     best = campaigns["best threshold"]
     rows = [
         [
@@ -124,7 +124,7 @@ def money_section(case: Case, economics: Economics | None) -> list[Html]:
 def money_summary(case: Case, economics: Economics) -> list[str]:
     """Say whom to contact and what that brings, a sentence each."""
     values = economics.values(case.X) if isinstance(economics.customer_value, str) else None
-    campaigns = _campaigns(case, profit_curve(case.y, case.proba, economics, values))
+    campaigns = campaign_points(case, profit_curve(case.y, case.proba, economics, values))
     best, half = campaigns["best threshold"], campaigns["threshold 0.5"]
     if best["profit"] <= 0 or not best["contacted"]:
         return ["With the assumed costs and values, no contact pays."]

@@ -105,7 +105,7 @@ def _surety(case: Case, frame: pd.DataFrame, cv: pd.DataFrame | None) -> list[st
     return words
 
 # %% ../../nbs/report/quality.ipynb #dbd31b90
-def _difference(case: Case, name: str, other: FloatArray) -> str:
+def ranking_difference(case: Case, name: str, other: FloatArray) -> str:
     """Say by how much the ranking differs from that of another, and whether chance explains it."""
 
     def score(rows: npt.NDArray[np.int64]) -> dict[str, float]:
@@ -128,7 +128,7 @@ def figures_section(
     """Show the metrics and say how sure they are."""
     lead, *more = _surety(case, frame, cv)
     if frame["low"].notna().all():
-        more += [_difference(case, name, other) for name, other in (others or {}).items()]
+        more += [ranking_difference(case, name, other) for name, other in (others or {}).items()]
     note = (
         "The interval says how far a figure may be off because of who landed in the test (bootstrap, 200 draws). The "
         "folds also differ in whom the model learned from. Neither knows about customers to come. Always no: everybody "
@@ -139,7 +139,7 @@ def figures_section(
     return [paragraph(lead, "lead"), *map(paragraph, more), _metrics(case, frame), paragraph(note, "note")]
 
 # %% ../../nbs/report/quality.ipynb #dbb7b83f
-def _confusion(case: Case, threshold: float) -> Html:
+def confusion_counts(case: Case, threshold: float) -> Html:
     """Count right and wrong decisions at a threshold."""
     counts = confusion_matrix(case.y, case.proba >= threshold, labels=[0, 1])
     rows = [
@@ -158,4 +158,4 @@ def decisions_section(case: Case) -> list[Html]:
         f"The model calls {int(called.sum()):,} of {len(case.y):,} customers; {found:,} of them churned. It misses "
         f"{case.churners - found:,} of {case.churners:,} churners."
     )
-    return [paragraph(words, "lead"), *(_confusion(case, each) for each in dict.fromkeys([threshold, 0.5]))]
+    return [paragraph(words, "lead"), *(confusion_counts(case, each) for each in dict.fromkeys([threshold, 0.5]))]

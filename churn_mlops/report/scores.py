@@ -109,7 +109,7 @@ def ranking_section(case: Case, frame: pd.DataFrame) -> list[Html]:
     ]
 
 # %% ../../nbs/report/scores.ipynb #ca5ab73d
-def _chance_error(proba: FloatArray, draws: int = 200) -> float:
+def chance_error(proba: FloatArray, draws: int = 200) -> float:
     """Return the ECE that exactly right probabilities stay below in 95 of 100 cases."""
     rng = np.random.default_rng(0)
     sample = proba if len(proba) <= 20_000 else rng.choice(proba, 20_000, replace=False)
@@ -156,7 +156,7 @@ def _calibration_words(error: float, chance: float, gap: float) -> str:
 def probabilities_section(case: Case) -> list[Html]:
     """Show whether the probabilities mean what they say."""
     bins, error = reliability_table(case.y, case.proba), expected_calibration_error(case.y, case.proba)
-    words = _calibration_words(error, _chance_error(case.proba), float(case.proba.mean() - case.rate))
+    words = _calibration_words(error, chance_error(case.proba), float(case.proba.mean() - case.rate))
     rows = [
         [f"{share:.0%} to {share + 0.1:.0%}", f"{n:,}", f"{predicted:.1%}", f"{churned:.1%}"]
         for share, n, predicted, churned in zip(

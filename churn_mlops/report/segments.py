@@ -31,19 +31,19 @@ def _auc_margin(auc: float, churners: int, others: int) -> float:
     return float(1.96 * np.sqrt(max(variance, 0) / (churners * others)))
 
 
-def _rate_interval(churners: int, n: int) -> tuple[float, float]:
+def rate_interval(churners: int, n: int) -> tuple[float, float]:
     """Return the 95 % interval of a churn rate, by Wilson."""
     rate, z2 = churners / n, 1.96**2
     middle, half = rate + z2 / (2 * n), 1.96 * np.sqrt(rate * (1 - rate) / n + z2 / (4 * n**2))
     return float((middle - half) / (1 + z2 / n)), float((middle + half) / (1 + z2 / n))
 
 
-def _segment_row(segment: str, y: npt.NDArray[np.int64], proba: FloatArray) -> list[str]:
+def segment_row(segment: str, y: npt.NDArray[np.int64], proba: FloatArray) -> list[str]:
     """Describe the customers of one segment."""
     n, churners = len(y), int(y.sum())
     if n < 30:
         return [segment, f"{n:,}", "–", "–", "–", _TOO_FEW]  # noqa: RUF001
-    low, high = _rate_interval(churners, n)
+    low, high = rate_interval(churners, n)
     churned = f"{y.mean():.1%} ({low:.1%} – {high:.1%})"  # noqa: RUF001
     row = [segment, f"{n:,}", churned, f"{proba.mean():.1%}"]
     remarks = []
@@ -60,16 +60,16 @@ def _segment_row(segment: str, y: npt.NDArray[np.int64], proba: FloatArray) -> l
     return [*row, f"{auc:.2f} ({interval})", "; ".join(remarks)]
 
 # %% ../../nbs/report/segments.ipynb #2f9e13d2
-def _segments_of(case: Case, name: str, most: int = 10) -> pd.Series | None:
+def segments_of(case: Case, name: str, most: int = 10) -> pd.Series | None:
     """Return the segment of each customer by a column, or None if it has too many values, or only one."""
     column = case.X[name]
     texts = column.astype(object).where(~is_gap(column), "(missing)").astype(str)
     return texts if 2 <= texts.nunique() <= most else None
 
 
-def _cut(case: Case, name: str) -> pd.Series:
+def cut_segments(case: Case, name: str) -> pd.Series:
     """Return the segment of each customer by any column: quarters of numbers and dates, the most frequent of texts."""
-    segments, column = _segments_of(case, name), case.X[name]
+    segments, column = segments_of(case, name), case.X[name]
     if segments is not None:
         return segments
     gaps = is_gap(column)
@@ -87,7 +87,7 @@ def _cut(case: Case, name: str) -> pd.Series:
 def _segment_table(case: Case, name: str, segments: pd.Series) -> Html:
     """Show how the model does on each segment of a column."""
     groups = [(str(value), (segments == value).to_numpy()) for value in segments.value_counts().index]
-    rows = [_segment_row(value, case.y[members], case.proba[members]) for value, members in groups]
+    rows = [segment_row(value, case.y[members], case.proba[members]) for value, members in groups]
     header = [name, "customers", "churned", "mean prediction", "AUC", "remark"]
     if not any(row[-1] for row in rows):
         header, rows = header[:-1], [row[:-1] for row in rows]
@@ -97,9 +97,9 @@ def _segment_table(case: Case, name: str, segments: pd.Series) -> Html:
 def segments_section(case: Case, importance: pd.DataFrame, chosen: Sequence[str] | None = None) -> list[Html]:
     """Show how the model does on each segment of the chosen columns, or of those that matter."""
     if chosen is not None:
-        cut = {name: _cut(case, name) for name in chosen}
+        cut = {name: cut_segments(case, name) for name in chosen}
     else:
-        found = {name: _segments_of(case, name) for name in importance.index[:10]}
+        found = {name: segments_of(case, name) for name in importance.index[:10]}
         cut = dict([(name, segments) for name, segments in found.items() if segments is not None][:4])
     if not cut:
         return [paragraph("None of the ten most important columns has few enough values to cut the customers by.")]
