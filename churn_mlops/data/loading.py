@@ -9,7 +9,6 @@ __all__ = ['load_csv', 'load_table']
 import contextlib
 import csv
 import gzip
-import importlib.util
 import io
 import logging
 import re
@@ -22,6 +21,8 @@ from os import PathLike
 from pathlib import Path
 
 import pandas as pd
+
+from ..utils import require
 
 # %% ../../nbs/data/loading.ipynb #50d8d973
 _log = logging.getLogger(__name__)
@@ -204,8 +205,7 @@ def load_csv(path: str | PathLike[str], *, target: str | None = None) -> pd.Data
 # %% ../../nbs/data/loading.ipynb #e8c3c45e
 def _load_parquet(path: Path, target: str | None) -> pd.DataFrame:
     """Read a Parquet file."""
-    if importlib.util.find_spec("pyarrow") is None:
-        raise ImportError(f'reading {path} needs pyarrow: pip install "churn_mlops[parquet]"')
+    require("parquet", "pyarrow", f"reading {path}")
     try:
         table = pd.read_parquet(path, engine="pyarrow")
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these two kinds
