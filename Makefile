@@ -3,7 +3,7 @@
 # Another interpreter: make test PYTHON=python3.13
 
 PYTHON ?= python3
-MODEL  ?= models/churn-model.zip
+MODEL  ?= models/churn-model.safetensors
 VENV   := .venv
 BIN    := $(VENV)/bin
 BENCH  := .venv-bench
@@ -54,7 +54,7 @@ lab: $(VENV)/.with-lab  ## open JupyterLab; a save cleans the notebook and write
 	@$(JUPYTER_ENV) $(BIN)/nbdev-trust --force-all
 	@$(JUPYTER_ENV) $(BIN)/jupyter-lab --config=tools/jupyter_lab_config.py $(ARGS)
 
-serve: $(VENV)/.with-api  ## answer over HTTP with MODEL=models/churn-model.zip
+serve: $(VENV)/.with-api  ## answer over HTTP with MODEL=models/churn-model.safetensors
 	@$(BIN)/churn-serve "$(MODEL)" $(ARGS)
 
 bench: $(BENCH)/.made  ## compare accuracy and speed with other models: ARGS="file.csv --target column"

@@ -68,7 +68,7 @@ def measure(kind: str, X: pd.DataFrame, y: pd.Series, rounds: int, n_batch: int)
     """Fit one model type on both sides and time them."""
     pipeline = prepared(make_estimator(kind)).fit(X, y)
     with tempfile.TemporaryDirectory() as folder:
-        path = ChurnModel(kind).fit(X, y).save(Path(folder) / "model.zip")
+        path = ChurnModel(kind).fit(X, y).save(Path(folder) / "model.safetensors")
         engines = ["numpy", "numba"] if find_spec("numba") else ["numpy"]
         ours = {engine: ChurnPredictor(path, engine=engine) for engine in engines}
         loading = min(seconds(ChurnPredictor, path) for _ in range(3))

@@ -96,7 +96,7 @@ def command(module: str, *arguments: str) -> list[str]:
 
 def servers(X: pd.DataFrame, y: pd.Series, folder: Path) -> dict[str, Server]:
     """Train the model on both sides, save it for each server, and say how each is started."""
-    ours = ChurnModel(KIND).fit(X, y).save(folder / "churn-model.zip")
+    ours = ChurnModel(KIND).fit(X, y).save(folder / "churn-model.safetensors")
     numbers = X.select_dtypes("number").columns
     pipeline = make_pipeline(
         make_column_transformer(

@@ -1,7 +1,7 @@
 """Ask a real server without a pause, exchange its model every few seconds, and print errors and memory.
 
 python benchmarks/soak.py                         # a minute, 16 connections, a model trained on sample data
-python benchmarks/soak.py models/churn-model.zip --seconds 300
+python benchmarks/soak.py models/churn-model.safetensors --seconds 300
 
 Needs Linux (memory is read from /proc). The exit code is 1 after a failed request, or if memory grew by more than 5 %.
 """
@@ -97,7 +97,7 @@ def main() -> None:
         if options.model is None:
             table = generate_sample_data(2_000)
             model = ChurnModel("logistic_regression").fit(table.drop(columns=["customer_id", "churn"]), table["churn"])
-            options.model = model.save(Path(folder) / "churn-model.zip")
+            options.model = model.save(Path(folder) / "churn-model.safetensors")
         sys.exit(0 if soak(options.model, options.seconds, options.connections) else 1)
 
 

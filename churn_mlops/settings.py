@@ -223,7 +223,8 @@ class OutputSettings(_Section):
     """Section ``[output]``: where the result of a run goes."""
 
     model_path: Annotated[Path, BeforeValidator(_not_empty)] = Field(
-        default=Path("models/churn-model.zip"), description="The file that the trained model is saved to. A path."
+        default=Path("models/churn-model.safetensors"),
+        description="The file that the trained model is saved to. A path.",
     )
     report: _OptionalPath = Field(
         default=None,

@@ -71,18 +71,18 @@ def fitted(model_type: str, labels: tuple[Any, Any] = (0, 1), **params: Any) -> 
     customers = table()
     y = np.where(customers["tenure"] < 24, labels[1], labels[0])
     model = ChurnModel(model_type, **params).fit(customers, y)
-    model.metrics_ = model.evaluate(customers, y)
+    model.formula_.record.metrics = model.evaluate(customers, y)
     return model
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fitted("logistic_regression", C=0.5).save(tmp_path_factory.mktemp("model") / "churn-model.zip")
+    return fitted("logistic_regression", C=0.5).save(tmp_path_factory.mktemp("model") / "churn-model.safetensors")
 
 
 @pytest.fixture(scope="module")
 def forest_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fitted("random_forest", n_estimators=5).save(tmp_path_factory.mktemp("forest") / "churn-model.zip")
+    return fitted("random_forest", n_estimators=5).save(tmp_path_factory.mktemp("forest") / "churn-model.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def client(path: Path) -> TestClient:
 
 @pytest.fixture
 def no_model(tmp_path: Path) -> TestClient:
-    return TestClient(create_app(tmp_path / "none.zip"))
+    return TestClient(create_app(tmp_path / "none.safetensors"))
 
 
 def problems(response: httpx.Response) -> list[tuple[list[Any], str]]:
@@ -145,11 +145,11 @@ def test_model_info_describes_the_model(client: TestClient, path: Path) -> None:
         "params": {"C": 0.5},
         "columns": KINDS,
         "threshold": 0.5,
-        "digest": model.digest_,
-        "metrics": model.metrics_,
-        "trained_at": model.trained_at_,
+        "digest": model.formula_.digest,
+        "metrics": model.formula_.record.metrics,
+        "trained_at": model.formula_.record.trained_at,
         "n_rows": 300,
-        "environment": model.environment_,
+        "environment": model.formula_.record.versions,
         "version": churn_mlops.__version__,
     }
     assert {"python", "churn_mlops", "scikit-learn"} <= info["environment"].keys()
@@ -157,7 +157,7 @@ def test_model_info_describes_the_model(client: TestClient, path: Path) -> None:
 
 def test_model_info_tells_the_version_that_wrote_the_model_from_that_of_the_server(path: Path, tmp_path: Path) -> None:
     with patch("churn_mlops.models.persistence.__version__", "0.0.9"):
-        older = ChurnModel.load(path).save(tmp_path / "older.zip")
+        older = ChurnModel.load(path).save(tmp_path / "older.safetensors")
     info = TestClient(create_app(older)).get("/model/info").json()
     assert (info["environment"]["churn_mlops"], info["version"]) == ("0.0.9", churn_mlops.__version__)
 
@@ -326,15 +326,15 @@ def test_without_a_model_it_says_how_to_give_one(no_model: TestClient, call: tup
     refused = no_model.request(*call, content=b"{")
     assert refused.status_code == 503
     detail = refused.json()["detail"]
-    assert all(way in detail for way in ["none.zip", "MODEL_PATH", "churn-serve MODEL", "churn-train"])
+    assert all(way in detail for way in ["none.safetensors", "MODEL_PATH", "churn-serve MODEL", "churn-train"])
 
 
 def test_a_file_that_is_no_model_is_503_with_the_reason(tmp_path: Path) -> None:
-    (tmp_path / "churn-model.zip").write_text("tenure,churn\n")
-    refused = TestClient(create_app(tmp_path / "churn-model.zip")).post("/predict", json=CUSTOMER)
+    (tmp_path / "churn-model.safetensors").write_text("tenure,churn\n")
+    refused = TestClient(create_app(tmp_path / "churn-model.safetensors")).post("/predict", json=CUSTOMER)
     assert refused.status_code == 503
     detail = refused.json()["detail"]
-    assert "churn-model.zip is not a churn_mlops model file" in detail
+    assert "churn-model.safetensors is not a churn_mlops model file" in detail
     assert "Traceback" not in detail
 
 
@@ -345,7 +345,7 @@ def test_a_folder_is_503_with_the_reason(tmp_path: Path) -> None:
 
 
 def test_a_model_of_other_labels_is_503_with_the_labels(tmp_path: Path) -> None:
-    yes_no = fitted("logistic_regression", labels=("No", "Yes")).save(tmp_path / "yes-no.zip")
+    yes_no = fitted("logistic_regression", labels=("No", "Yes")).save(tmp_path / "yes-no.safetensors")
     refused = TestClient(create_app(yes_no)).post("/predict", json=CUSTOMER)
     assert refused.status_code == 503
     assert "labels ['No', 'Yes']; a predictor needs 0 and 1" in refused.json()["detail"]
@@ -372,14 +372,14 @@ def test_the_module_has_an_application() -> None:
 
 
 def test_a_model_that_comes_later_is_found(tmp_path: Path, path: Path) -> None:
-    later = TestClient(create_app(tmp_path / "later.zip"))
+    later = TestClient(create_app(tmp_path / "later.safetensors"))
     before = later.post("/predict", json=CUSTOMER).status_code
-    (tmp_path / "later.zip").write_bytes(path.read_bytes())
+    (tmp_path / "later.safetensors").write_bytes(path.read_bytes())
     assert (before, later.post("/predict", json=CUSTOMER).status_code) == (503, 200)
 
 
 def test_the_lifespan_loads_the_model(tmp_path: Path, path: Path) -> None:
-    copy = tmp_path / "copy.zip"
+    copy = tmp_path / "copy.safetensors"
     copy.write_bytes(path.read_bytes())
     with TestClient(create_app(copy)) as started:
         copy.unlink()
@@ -387,7 +387,7 @@ def test_the_lifespan_loads_the_model(tmp_path: Path, path: Path) -> None:
 
 
 def test_the_lifespan_starts_without_a_model(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with TestClient(create_app(tmp_path / "none.zip")) as started:
+    with TestClient(create_app(tmp_path / "none.safetensors")) as started:
         assert started.get("/health").status_code == 200
     assert "no predictions yet: there is no model file" in caplog.text
 
@@ -419,7 +419,7 @@ def test_requests_that_come_at_once_are_all_answered(path: Path) -> None:
 
 def test_the_holder_raises_an_error_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(ModelUnavailableError, match="there is no model file"):
-        ModelHolder(tmp_path / "none.zip").get()
+        ModelHolder(tmp_path / "none.safetensors").get()
 
 
 # --- documentation ----------------------------------------------------------------------------------------------------
@@ -457,9 +457,9 @@ def test_without_a_model_the_document_has_a_plain_object_and_a_note(no_model: Te
 
 
 def test_the_document_follows_the_model(tmp_path: Path, path: Path) -> None:
-    later = TestClient(create_app(tmp_path / "later.zip"))
+    later = TestClient(create_app(tmp_path / "later.safetensors"))
     assert "properties" not in body_schema(later, "/predict")
-    (tmp_path / "later.zip").write_bytes(path.read_bytes())
+    (tmp_path / "later.safetensors").write_bytes(path.read_bytes())
     assert "properties" in body_schema(later, "/predict")
 
 
@@ -539,12 +539,12 @@ def failure(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 
 
 def test_a_missing_model_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert f"no model file {tmp_path / 'none.zip'}" in failure(capsys, str(tmp_path / "none.zip"))
+    assert f"no model file {tmp_path / 'none.safetensors'}" in failure(capsys, str(tmp_path / "none.safetensors"))
 
 
 def test_a_file_that_is_no_model_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (tmp_path / "model.zip").write_text("tenure,churn\n")
-    assert "is not a churn_mlops model file" in failure(capsys, str(tmp_path / "model.zip"))
+    (tmp_path / "model.safetensors").write_text("tenure,churn\n")
+    assert "is not a churn_mlops model file" in failure(capsys, str(tmp_path / "model.safetensors"))
 
 
 def test_a_port_in_use_is_one_line(capsys: pytest.CaptureFixture[str], path: Path) -> None:
@@ -564,10 +564,10 @@ def test_a_port_that_is_no_port_is_one_line(capsys: pytest.CaptureFixture[str], 
 
 
 def test_the_model_comes_from_the_settings_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (tmp_path / "run.ini").write_text("[serving]\nmodel_path = chosen.zip\n")
+    (tmp_path / "run.ini").write_text("[serving]\nmodel_path = chosen.safetensors\n")
     with patch.dict(os.environ):
         os.environ.pop("MODEL_PATH", None)
-        assert str(tmp_path / "chosen.zip") in failure(capsys, "--settings", str(tmp_path / "run.ini"))
+        assert str(tmp_path / "chosen.safetensors") in failure(capsys, "--settings", str(tmp_path / "run.ini"))
 
 
 # --- the extra --------------------------------------------------------------------------------------------------------

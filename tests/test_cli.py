@@ -68,7 +68,7 @@ class TestTelco:
     )
     def test_figures_on_the_test_split(self, telco, tmp_path, model_type, floors, folds):
         done = churn_train(
-            *(telco, "--target", "Churn", "--id-column", "customerID", "--json", "--output", "model.zip"),
+            *(telco, "--target", "Churn", "--id-column", "customerID", "--json", "--output", "model.safetensors"),
             *("--model-type", model_type, "--cv-folds", folds),
             cwd=tmp_path,
         )
@@ -81,7 +81,7 @@ class TestTelco:
     def test_model_answers_for_a_customer_without_total_charges(self, telco, tmp_path):
         done = churn_train(telco, "--target", "Churn", "--id-column", "customerID", *QUICK, cwd=tmp_path)
         assert done.returncode == 0
-        predictor = ChurnPredictor(tmp_path / "models" / "churn-model.zip")
+        predictor = ChurnPredictor(tmp_path / "models" / "churn-model.safetensors")
         assert "customerID" not in predictor.schema.kinds
         assert predictor.schema.kinds["TotalCharges"] == "numeric"
         assert 0 < predictor.predict({**predictor.schema.example, "TotalCharges": None})["churn_probability"] < 1
@@ -91,14 +91,14 @@ class TestOutput:
     def test_sample_data_without_any_argument(self, tmp_path):
         done = real_churn_train("--cv-folds", "0", cwd=tmp_path)
         assert done.returncode == 0
-        assert ChurnModel.load(tmp_path / "models" / "churn-model.zip").n_rows_ == 4_000
+        assert ChurnModel.load(tmp_path / "models" / "churn-model.safetensors").formula_.record.n_rows == 4_000
         assert "roc_auc" in done.stdout
-        assert f"churn-serve {Path('models', 'churn-model.zip')}" in done.stdout
+        assert f"churn-serve {Path('models', 'churn-model.safetensors')}" in done.stdout
 
     def test_json_stands_alone_on_standard_output(self, customers, tmp_path):
         done = real_churn_train(customers, *QUICK, "--json", cwd=tmp_path)
         result = json.loads(done.stdout)
-        assert result["model_path"] == str(Path("models", "churn-model.zip"))
+        assert result["model_path"] == str(Path("models", "churn-model.safetensors"))
         assert "Saved to" in done.stderr
 
     def test_pipe_gets_no_progress(self, customers, tmp_path):
@@ -125,10 +125,10 @@ def test_every_command_tells_its_version(module, capsys):
 class TestOptions:
     def test_param_reaches_the_estimator_as_a_python_value(self, customers, tmp_path):
         done = churn_train(
-            customers, *QUICK, "--param", "C=0.5", "--param", "solver=liblinear", "--output", "m.zip", cwd=tmp_path
+            customers, *QUICK, "--param", "C=0.5", "--param", "solver=liblinear", "--output", "m.safetensors", cwd=tmp_path
         )
         assert done.returncode == 0
-        params = ChurnModel.load(tmp_path / "m.zip").params
+        params = ChurnModel.load(tmp_path / "m.safetensors").params
         assert params == {"C": 0.5, "solver": "liblinear", "random_state": 42}
 
     def test_seed_changes_the_split(self, customers, tmp_path):
@@ -159,13 +159,13 @@ class TestOptions:
 class TestDecisions:
     def test_profit_threshold_is_stored_and_earns_more_than_one_half(self, tmp_path):
         def metrics_and_model(*options: str) -> tuple[dict, ChurnModel]:
-            done = churn_train(*QUICK, *options, "--json", "--output", "m.zip", cwd=tmp_path)
-            return json.loads(done.stdout), ChurnModel.load(tmp_path / "m.zip")
+            done = churn_train(*QUICK, *options, "--json", "--output", "m.safetensors", cwd=tmp_path)
+            return json.loads(done.stdout), ChurnModel.load(tmp_path / "m.safetensors")
 
         result, model = metrics_and_model("--threshold", "profit")
-        assert model.threshold_ == result["threshold"] < 0.3
+        assert model.formula_.threshold == result["threshold"] < 0.3
         plain, half = metrics_and_model()
-        assert (plain["threshold"], half.threshold_) == (0.5, 0.5)
+        assert (plain["threshold"], half.formula_.threshold) == (0.5, 0.5)
         assert result["metrics"]["recall"] > plain["metrics"]["recall"]
         assert result["metrics"]["roc_auc"] == plain["metrics"]["roc_auc"]
 
@@ -225,7 +225,7 @@ class TestSplits:
                 data={"path": tmp_path / "table.csv", "id_column": "customer_id"},
                 split=split,
                 model={"type": "logistic_regression", "cv_folds": 3},
-                output={"model_path": tmp_path / "model.zip"},
+                output={"model_path": tmp_path / "model.safetensors"},
             )
 
         return make
@@ -258,7 +258,7 @@ class TestGuards:
             "leak": "final_bill",
         }
         assert "final_bill" in done.stderr
-        assert "account" not in ChurnModel.load(tmp_path / "models" / "churn-model.zip").feature_names
+        assert "account" not in ChurnModel.load(tmp_path / "models" / "churn-model.safetensors").feature_names
 
     def test_sample_data_gives_no_note(self, tmp_path):
         assert "note:" not in churn_train(*QUICK, cwd=tmp_path).stdout
@@ -299,7 +299,7 @@ class TestMistakes:
         assert "Unknown parameter" in done.stderr
 
     def test_failed_run_leaves_the_previous_model_as_it_was(self, customers, tmp_path):
-        model = tmp_path / "models" / "churn-model.zip"
+        model = tmp_path / "models" / "churn-model.safetensors"
         assert churn_train(customers, *QUICK, cwd=tmp_path).returncode == 0
         before = model.read_bytes()
         assert churn_train(customers, "--target", "contract_type", cwd=tmp_path).returncode == 2
@@ -324,7 +324,7 @@ class TestTrainingPipeline:
         return load_settings(
             data={"path": customers, "id_column": "customer_id"},
             model={"type": "logistic_regression", "cv_folds": 0},
-            output={"model_path": tmp_path / "model.zip"},
+            output={"model_path": tmp_path / "model.safetensors"},
         )
 
     def test_steps_are_in_the_log_in_order(self, settings, caplog):

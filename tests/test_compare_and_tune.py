@@ -249,7 +249,7 @@ class TestTune:
         space = {"max_iter": stats.randint(100, 200), "C": stats.loguniform(0.1, 1)}
         result = tune_logistic(customers, space=space, scoring="roc_auc")
         assert json.loads(json.dumps(result.params)) == result.params
-        assert ChurnModel.load(result.model.save(tmp_path / "tuned.zip")).params == result.params
+        assert ChurnModel.load(result.model.save(tmp_path / "tuned.safetensors")).params == result.params
 
     def test_text_labels_become_0_and_1(self, customers):
         X, y = customers

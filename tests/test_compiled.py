@@ -240,7 +240,7 @@ def test_trees_of_a_single_leaf_are_compiled(kind):
 @pytest.fixture(scope="module")
 def files(models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    return {kind: model.save(folder / f"{kind}.zip") for kind, model in models.items()}
+    return {kind: model.save(folder / f"{kind}.safetensors") for kind, model in models.items()}
 
 
 @pytest.mark.parametrize("engine", [None, "numpy", "numba", "estimator"])
@@ -286,7 +286,7 @@ def test_derived_columns_are_left_to_the_estimator(tmp_path):
     X, y = make_table(300)
     X = X.rename(columns={"charges": "total_charges"})
     model = ChurnModel("logistic_regression", feature_engineer=FeatureEngineer(derive=True)).fit(X, y)
-    predictor = ChurnPredictor(model.save(tmp_path / "model.zip"))
+    predictor = ChurnPredictor(model.save(tmp_path / "model.safetensors"))
     assert not predictor.compiled
     assert "derive=True" in predictor.compiled.reason
     assert 0 < predictor.predict(predictor.schema.example)["churn_probability"] < 1

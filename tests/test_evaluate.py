@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.use
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = generate_sample_data(1_000)
     X = table.drop(columns=["customer_id", "churn"])
-    return ChurnModel("logistic_regression").fit(X, table["churn"]).save(tmp_path_factory.mktemp("model") / "m.zip")
+    return ChurnModel("logistic_regression").fit(X, table["churn"]).save(tmp_path_factory.mktemp("model") / "m.safetensors")
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_labels_of_the_file_may_be_words(model: Path, customers: pd.DataFrame, c
 def test_labels_of_the_model_may_be_words(customers: pd.DataFrame, tmp_path: Path, capsys: Any) -> None:
     words = customers["churn"].map({0: "running", 1: "stopped"})
     X = customers.drop(columns=["customer_id", "churn"])
-    path = ChurnModel("logistic_regression").fit(X, words).save(tmp_path / "words.zip")
+    path = ChurnModel("logistic_regression").fit(X, words).save(tmp_path / "words.safetensors")
     assert evaluate(path, customers.assign(churn=words), "--json", "--report", "out") == 0
     assert json.loads(capsys.readouterr().out)["churn_rate"] == customers["churn"].mean()
 
@@ -143,7 +143,7 @@ class TestMistakes:
         assert "nowhere.csv" in self.said(model, Path("nowhere.csv"), capsys=capsys)
 
     def test_no_such_model(self, customers: pd.DataFrame, capsys: Any) -> None:
-        assert "nowhere.zip" in self.said(Path("nowhere.zip"), customers, capsys=capsys)
+        assert "nowhere.safetensors" in self.said(Path("nowhere.safetensors"), customers, capsys=capsys)
 
     def test_a_file_that_is_no_model(self, customers: pd.DataFrame, capsys: Any) -> None:
         customers.to_csv("new.csv", index=False)

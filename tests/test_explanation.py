@@ -85,7 +85,7 @@ class TestEveryModelType:
         np.testing.assert_allclose(together.contributions.iloc[[229]], alone.contributions, atol=1e-9)
 
     def test_a_saved_model_explains_the_same(self, model, customers, tmp_path):
-        again = ChurnModel.load(model.save(tmp_path / "model.zip"))
+        again = ChurnModel.load(model.save(tmp_path / "model.safetensors"))
         few = customers[0].head(5)
         pd.testing.assert_frame_equal(again.explain(few).contributions, model.explain(few).contributions)
 
@@ -222,7 +222,7 @@ class TestReasons:
 
     def test_predictor_gives_reasons_for_a_dict(self, customers, tmp_path):
         X = customers[0].drop(columns="signed_up")
-        predictor = ChurnPredictor(ChurnModel("logistic_regression").fit(X, customers[1]).save(tmp_path / "m.zip"))
+        predictor = ChurnPredictor(ChurnModel("logistic_regression").fit(X, customers[1]).save(tmp_path / "m.safetensors"))
         customer = {**predictor.schema.example, "tenure": 2.0, "contract_type": "Month-to-month", "city": None}
         reasons = predictor.explain(customer, top=20)
         assert len(reasons) == X.shape[1]

@@ -27,7 +27,7 @@ from churn_mlops.learners.blend import BlendedClassifier
 from churn_mlops.learners.lightgbm import LightGBMClassifier
 from churn_mlops.models import persistence
 from churn_mlops.models.description import TRUSTED_TYPES, refused_types
-from churn_mlops.models.persistence import ModelFileError, UnsafeModelError, read_model_file, write_model_file
+from churn_mlops.formula.file import ModelFileError, UnsafeModelError, read_model_file, write_model_file
 
 ESTIMATORS = {
     "forest": lambda: RandomForestClassifier(n_estimators=4, max_depth=4, random_state=42),
@@ -182,7 +182,7 @@ FIT_AND_WRITE = """
 import sys
 from churn_mlops.data import generate_sample_data
 from churn_mlops.features import FeatureEngineer
-from churn_mlops.models.persistence import write_model_file
+from churn_mlops.formula.file import write_model_file
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 customers = generate_sample_data(300)
@@ -597,7 +597,7 @@ CRASHES = {
 READ_AND_PREDICT = """
 import sys
 import numpy as np
-from churn_mlops.models.persistence import ModelFileError, read_model_file
+from churn_mlops.formula.file import ModelFileError, read_model_file
 for path in sys.stdin.read().splitlines():
     try:
         objects, _ = read_model_file(path)
@@ -636,7 +636,7 @@ def test_a_model_that_would_crash_is_refused(case, answers):
 WRITE_AND_HANG = """
 import os, sys
 import numpy as np
-from churn_mlops.models.persistence import write_model_file
+from churn_mlops.formula.file import write_model_file
 def hang(*args, **kwargs):
     print("reached", flush=True)
     sys.stdin.read()

@@ -15,7 +15,7 @@ from churn_mlops.data import generate_sample_data
 from churn_mlops.features import FeatureEngineer
 from churn_mlops.learners.registry import MODEL_TYPES
 from churn_mlops.models import ChurnModel, ChurnPredictor, train_model
-from churn_mlops.models.persistence import ModelFileError
+from churn_mlops.formula.file import ModelFileError
 from churn_mlops.settings import ModelSettings
 
 EXPECTED_FAILURES = {
@@ -54,7 +54,7 @@ def fitted(customers):
 @pytest.fixture(scope="module")
 def predictor(fitted, tmp_path_factory):
     """Return a predictor for the fitted forest."""
-    return ChurnPredictor(fitted.save(tmp_path_factory.mktemp("models") / "model.zip"))
+    return ChurnPredictor(fitted.save(tmp_path_factory.mktemp("models") / "model.safetensors"))
 
 
 class TestChurnModel:
@@ -115,21 +115,21 @@ class TestChurnModel:
 
     def test_save_before_fit(self, tmp_path):
         with pytest.raises(NotFittedError, match="must be fitted before it is saved"):
-            ChurnModel().save(tmp_path / "model.zip")
+            ChurnModel().save(tmp_path / "model.safetensors")
 
     def test_load_keeps_text_labels(self, customers, tmp_path):
         labels = customers[1].map({0: "No", 1: "Yes"})
         model = ChurnModel("logistic_regression").fit(customers[0], labels)
-        again = ChurnModel.load(model.save(tmp_path / "model.zip"))
+        again = ChurnModel.load(model.save(tmp_path / "model.safetensors"))
         np.testing.assert_array_equal(again.predict(customers[0]), model.predict(customers[0]))
 
     def test_loaded_model_can_be_fitted_again(self, fitted, customers, tmp_path):
-        again = ChurnModel.load(fitted.save(tmp_path / "model.zip")).fit(*customers)
+        again = ChurnModel.load(fitted.save(tmp_path / "model.safetensors")).fit(*customers)
         np.testing.assert_array_equal(again.predict_proba(customers[0]), fitted.predict_proba(customers[0]))
 
     def test_load_missing_file(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="nowhere"):
-            ChurnModel.load(tmp_path / "nowhere.zip")
+            ChurnModel.load(tmp_path / "nowhere.safetensors")
 
     def test_pickle_keeps_the_model(self, fitted, customers):
         again = pickle.loads(pickle.dumps(fitted))
@@ -190,7 +190,7 @@ class TestChurnModel:
         else:
             changed = truth | change
         monkeypatch.setattr(churn_model, "_manifest", lambda model: changed)
-        path = fitted.save(tmp_path / "model.zip")
+        path = fitted.save(tmp_path / "model.safetensors")
         with pytest.raises(ModelFileError, match=re.escape(str(path))):
             ChurnModel.load(path)
 
@@ -199,7 +199,7 @@ def test_train_model_returns_the_model_and_its_metrics(customers):
     X, y = customers
     model, metrics = train_model(X[:400], y[:400], X[400:], y[400:], "logistic_regression", C=0.5)
     assert model.params == {"C": 0.5}
-    assert metrics == model.metrics_ == model.evaluate(X[400:], y[400:])
+    assert metrics == model.formula_.record.metrics == model.evaluate(X[400:], y[400:])
 
 
 def test_impossible_thread_count_names_the_variable(customers, monkeypatch):
@@ -272,11 +272,11 @@ class TestChurnPredictor:
 
     def test_missing_model_file(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="nowhere"):
-            ChurnPredictor(tmp_path / "nowhere.zip")
+            ChurnPredictor(tmp_path / "nowhere.safetensors")
 
     def test_labels_other_than_0_and_1_are_refused(self, customers, tmp_path):
         model = ChurnModel("logistic_regression").fit(customers[0], customers[1].map({0: "No", 1: "Yes"}))
-        path = model.save(tmp_path / "model.zip")
+        path = model.save(tmp_path / "model.safetensors")
         with pytest.raises(ValueError, match=r"labels \['No', 'Yes'\]; a predictor needs 0 and 1"):
             ChurnPredictor(path)
 
@@ -290,6 +290,6 @@ class TestChurnPredictor:
             }
         )
         model = ChurnModel("logistic_regression").fit(table, [0, 1] * (n // 2))
-        predictor = ChurnPredictor(model.save(tmp_path / "model.zip"))
+        predictor = ChurnPredictor(model.save(tmp_path / "model.safetensors"))
         answer = predictor.predict({"Signed up": "2020-01-08", "paperless?": False, "class": 1})
         assert answer["churn_probability"] == pytest.approx(model.predict_proba(table.iloc[[1]])[0, 1], abs=1e-9)

@@ -35,7 +35,7 @@ def assert_same(model, path, X):
     label, probability = run(path, onnx_inputs(model.feature_engineer_, X))
     wanted = model.predict_proba(X)[:, 1]
     np.testing.assert_allclose(probability, wanted, rtol=0, atol=1e-12)
-    assert (label == (wanted >= model.threshold_)).all()
+    assert (label == (wanted >= model.formula_.threshold)).all()
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ class TestFile:
 
     def test_label_follows_the_models_threshold(self, customers, tmp_path):
         model = ChurnModel("logistic_regression").fit(*customers)
-        model.threshold_ = 0.2
+        model.formula_.threshold = 0.2
         path = model.export_onnx(tmp_path / "m.onnx")
         assert_same(model, path, customers[0])
         assert 0 < run(path, onnx_inputs(model.feature_engineer_, customers[0]))[0].mean() < 1

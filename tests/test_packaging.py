@@ -131,17 +131,17 @@ print(json.dumps(answers))
 
 
 def test_churn_serve_without_the_extra_says_what_to_install(installed: Installed) -> None:
-    done = installed.run("churn-serve", "model.zip")
+    done = installed.run("churn-serve", "model.safetensors")
     assert done.returncode != 0
     assert API_HINT in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_churn_train_works_after_a_plain_install(installed: Installed) -> None:
-    done = installed.run("churn-train", "--json", "--cv-folds", "0", "--output", "out/model.zip")
+    done = installed.run("churn-train", "--json", "--cv-folds", "0", "--output", "out/model.safetensors")
     assert done.returncode == 0, done.stderr
     assert isinstance(json.loads(done.stdout), dict)
-    assert (installed.folder / "out" / "model.zip").is_file()
+    assert (installed.folder / "out" / "model.safetensors").is_file()
 
 
 def test_import_of_the_package_loads_nothing_heavy(monkeypatch: pytest.MonkeyPatch) -> None:

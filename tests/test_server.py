@@ -50,14 +50,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     table = generate_sample_data(400)
     X, y = table.drop(columns=["customer_id", "churn"]), table["churn"]
     folder = tmp_path_factory.mktemp("models")
-    first, second = (ChurnModel("logistic_regression", C=C).fit(X, y).save(folder / f"{C}.zip") for C in (1.0, 0.01))
+    first, second = (ChurnModel("logistic_regression", C=C).fit(X, y).save(folder / f"{C}.safetensors") for C in (1.0, 0.01))
     return first, second
 
 
 @pytest.fixture
 def served(models: tuple[Path, Path], tmp_path: Path) -> Path:
     """Name the file that a server serves: a copy of the first model."""
-    path = tmp_path / "churn-model.zip"
+    path = tmp_path / "churn-model.safetensors"
     path.write_bytes(models[0].read_bytes())
     return path
 
@@ -76,7 +76,7 @@ def replace(path: Path, content: bytes) -> None:
 
 def digest(path: Path) -> str:
     """Return the name of the content of a model file."""
-    return str(ChurnModel.load(path).digest_)
+    return str(ChurnModel.load(path).formula_.digest)
 
 
 class Server:
@@ -203,7 +203,7 @@ def test_a_broken_file_leaves_the_old_model_and_shows(served: Path, models: tupl
         mended = httpx.get(f"{running.url}/ready").json()
     assert answer.json() == ChurnPredictor(models[0]).predict(CUSTOMER)
     assert ready["digest"] == digest(models[0])
-    assert "churn-model.zip is damaged" in ready["reload_error"]
+    assert "churn-model.safetensors is damaged" in ready["reload_error"]
     assert "churn_model_reload_failed 1.0" in metrics
     assert (mended["digest"], mended["reload_error"]) == (digest(models[1]), None)
 
@@ -449,7 +449,7 @@ def test_ready_names_the_model(client: TestClient, models: tuple[Path, Path]) ->
 
 
 def test_without_a_model_it_is_not_ready_and_says_why(tmp_path: Path) -> None:
-    refused = TestClient(create_app(tmp_path / "none.zip")).get("/ready")
+    refused = TestClient(create_app(tmp_path / "none.safetensors")).get("/ready")
     assert refused.status_code == 503
     assert "there is no model file" in refused.json()["detail"]
 

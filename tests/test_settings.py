@@ -50,10 +50,10 @@ EXAMPLES: dict[tuple[str, str], tuple[Any, Any, Any]] = {
     ("economics", "contact_cost"): (0.0, 2.0, 3.0),
     ("economics", "acceptance"): (0.3, (3.0, 7.0), 0.1),
     ("economics", "budget"): (10.0, 20.0, 30.0),
-    ("output", "model_path"): ("/a.zip", "/b.zip", "/c.zip"),
+    ("output", "model_path"): ("/a.safetensors", "/b.safetensors", "/c.safetensors"),
     ("output", "report"): ("/a", "/b", "/c"),
     ("output", "retention_list"): ("/a.csv", "/b.csv", "/c.csv"),
-    ("serving", "model_path"): ("/a.zip", "/b.zip", "/c.zip"),
+    ("serving", "model_path"): ("/a.safetensors", "/b.safetensors", "/c.safetensors"),
     ("serving", "host"): ("a", "b", "c"),
     ("serving", "port"): (1, 2, 3),
     ("serving", "workers"): (2, 3, 4),
@@ -192,23 +192,23 @@ def test_environment_names_may_be_lower_case(file: Path) -> None:
 
 
 def test_model_path_variable_names_the_served_model_only(file: Path) -> None:
-    write(file, "serving", "model_path", "file.zip")
-    with patch.dict(os.environ, MODEL_PATH="short.zip"):
+    write(file, "serving", "model_path", "file.safetensors")
+    with patch.dict(os.environ, MODEL_PATH="short.safetensors"):
         settings = load_settings(file)
-    assert settings.serving.model_path == Path("short.zip")
-    assert settings.output.model_path == file.parent / "models/churn-model.zip"
+    assert settings.serving.model_path == Path("short.safetensors")
+    assert settings.output.model_path == file.parent / "models/churn-model.safetensors"
 
 
 def test_the_long_name_comes_before_model_path(file: Path) -> None:
-    with patch.dict(os.environ, MODEL_PATH="short.zip", CHURN_SERVING__MODEL_PATH="long.zip"):
-        assert load_settings(write(file, "split", "seed", 1)).serving.model_path == Path("long.zip")
+    with patch.dict(os.environ, MODEL_PATH="short.safetensors", CHURN_SERVING__MODEL_PATH="long.safetensors"):
+        assert load_settings(write(file, "split", "seed", 1)).serving.model_path == Path("long.safetensors")
 
 
 @pytest.mark.parametrize("empty", [{"MODEL_PATH": ""}, {"CHURN_SERVING__MODEL_PATH": ""}, {}])
 def test_without_its_own_path_the_server_takes_the_trained_model(file: Path, empty: dict[str, str]) -> None:
-    write(file, "output", "model_path", "/trained.zip")
+    write(file, "output", "model_path", "/trained.safetensors")
     with patch.dict(os.environ, empty):
-        assert load_settings(file).serving.model_path == Path("/trained.zip")
+        assert load_settings(file).serving.model_path == Path("/trained.safetensors")
 
 
 # --- paths ------------------------------------------------------------------------------------------------------------
@@ -226,15 +226,15 @@ def test_paths_in_the_file_start_at_its_folder(file: Path, tmp_path: Path) -> No
 
 def test_a_default_path_starts_at_the_folder_of_the_file(file: Path) -> None:
     write(file, "split", "seed", 1)
-    assert load_settings(file).output.model_path == file.parent / "models/churn-model.zip"
+    assert load_settings(file).output.model_path == file.parent / "models/churn-model.safetensors"
 
 
 def test_paths_of_flags_and_variables_start_at_the_current_folder(file: Path) -> None:
     write(file, "data", "path", "from-file.csv")
-    with patch.dict(os.environ, CHURN_OUTPUT__MODEL_PATH="out/model.zip"):
+    with patch.dict(os.environ, CHURN_OUTPUT__MODEL_PATH="out/model.safetensors"):
         settings = load_settings(file, data={"path": "here.csv"})
     assert settings.data.path == Path("here.csv")
-    assert settings.output.model_path == Path("out/model.zip")
+    assert settings.output.model_path == Path("out/model.safetensors")
 
 
 # --- any value comes back as it was written -------------------------------------------------------------------------
@@ -582,7 +582,7 @@ def test_the_repository_file_holds_the_defaults() -> None:
 
 
 def test_the_repository_file_loads() -> None:
-    assert load_settings(ROOT / "settings.ini").output.model_path == ROOT / "models/churn-model.zip"
+    assert load_settings(ROOT / "settings.ini").output.model_path == ROOT / "models/churn-model.safetensors"
 
 
 def test_importing_settings_loads_neither_pandas_nor_scikit_learn() -> None:

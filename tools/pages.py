@@ -308,13 +308,13 @@ def http_page() -> str:
     bodies = {"/predict": row, "/explain": row, "/predict/batch": {"customers": [row, row]}}
     text = [
         front("Reference: HTTP", "Every path of the server, what it takes and what it answers."),
-        "`churn-serve models/churn-model.zip` starts [the server](../serving/app.ipynb). The columns of a customer are "
+        "`churn-serve models/churn-model.safetensors` starts [the server](../serving/app.ipynb). The columns of a customer are "
         "those of the model that it serves: the examples below come from a model of the sample customers. The server "
         "shows its own at `/docs`, and the document that this page is made from at `/openapi.json`.",
     ]
     with tempfile.TemporaryDirectory() as folder:
         path = (
-            ChurnModel("logistic_regression").fit(table.drop(columns="churn"), table["churn"]).save(f"{folder}/m.zip")
+            ChurnModel("logistic_regression").fit(table.drop(columns="churn"), table["churn"]).save(f"{folder}/m.safetensors")
         )
         with TestClient(create_app(path)) as client:
             document = client.get("/openapi.json").json()

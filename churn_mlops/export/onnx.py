@@ -10,35 +10,29 @@ import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import singledispatch
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
 
 from .. import __version__
-from ..features.derived import find_numbers
-from churn_mlops.features.encoders import (
+from ..formula.curves import Curve
+from churn_mlops.formula.encoding import (
     FURTHEST,
-    CategoricalEncoder,
-    DateEncoder,
-    Encoder,
+    Column,
+    Derived,
     FloatArray,
-    NumericEncoder,
+    is_gap,
+    read_dates,
+    read_numbers,
 )
-from ..features.engineer import FeatureEngineer
-from ..learners.blend import BlendedClassifier
-from ..learners.boosting import BaggedBoosting
-from ..learners.lightgbm import LightGBMClassifier
-from ..learners.splines import SplineLogistic, SplineTerm
-from ..learners.trees import Tree, boosting_trees, forest_trees, join_trees, lightgbm_trees
-from ..threads import limit_threads
-from ..utils import require, write_file_atomically
+from ..formula.file import write_file_atomically
+from ..formula.formula import Formula
+from ..formula.trees import Trees
+from ..utils import require
 
 # %% ../../nbs/export/onnx.ipynb #0290e96e
 class OnnxExportError(ValueError):
@@ -82,63 +76,30 @@ class _Graph:
         return name
 
 # %% ../../nbs/export/onnx.ipynb #329c950e
-_SOURCES = {
-    "log_tenure": ("tenure",),
-    "log_total_charges": ("total_charges",),
-    "average_monthly_charges": ("tenure", "monthly_charges", "total_charges"),
-    "charges_increase": ("tenure", "monthly_charges", "total_charges"),
-}
-
-
-def _sources(engineer: FeatureEngineer, name: str) -> dict[str, str]:
-    """Return the raw columns that a derived column is worked out from, by what they mean."""
-    table = pd.DataFrame(columns=engineer.raw_names_)
-    found = {meaning: find_numbers(table, meaning) for meaning in _SOURCES[name]}
-    return {meaning: str(column.name) for meaning, column in found.items() if column is not None}
-
-
-def _is_derived(engineer: FeatureEngineer, name: str) -> bool:
-    """Tell whether a column in use is worked out rather than given."""
-    return bool(engineer.derive and name in _SOURCES and len(_sources(engineer, name)) == len(_SOURCES[name]))
-
-# %% ../../nbs/export/onnx.ipynb #aa50ea9a
-def _inputs(engineer: FeatureEngineer) -> dict[str, Encoder | None]:
-    """Return the raw columns in use; without an encoder where only a derived column needs one."""
-    inputs: dict[str, Encoder | None] = {}
-    for name, encoder in engineer.columns_.items():
-        if not _is_derived(engineer, name):
-            inputs[name] = encoder
-    for name in engineer.columns_:
-        for source in _sources(engineer, name).values() if _is_derived(engineer, name) else ():
-            used = inputs.setdefault(source)
-            if used is not None and used.kind != "numeric":
-                raise OnnxExportError(
-                    f"column {source!r} is no number, but {name!r} is worked out from it: fit without derive=True"
-                )
-    for name in inputs:
+def _inputs(formula: Formula) -> tuple[Column, ...]:
+    """Return the raw columns that the file asks for, if they can have their names there."""
+    for name in formula.inputs:
         if name in ("", "label", "probability") or name.startswith(_OWN):
             raise OnnxExportError(f"a column cannot be called {name!r} in ONNX: rename it and fit again")
-    return inputs
+    return formula.input_columns
 
-# %% ../../nbs/export/onnx.ipynb #4054ef4b
-def _as_input(encoder: Encoder | None, column: pd.Series) -> npt.NDArray[Any]:
+
+def _as_input(column: Column, raw: Any) -> npt.NDArray[Any]:
     """Turn a raw column into the array that its input takes."""
-    if isinstance(encoder, CategoricalEncoder):
-        return np.array(["" if pd.isna(value) else str(value) for value in column], dtype=object)
-    if encoder is None:
-        return np.asarray(pd.to_numeric(column, errors="coerce"), dtype=np.float64)
-    return encoder.read(column)
+    if column.kind == "categorical":
+        return np.array(["" if is_gap(value) else str(value) for value in raw], dtype=object)
+    return read_dates(column, raw)[0] if column.kind == "date" else read_numbers(column, raw)
 
-
-def onnx_inputs(engineer: FeatureEngineer, X: Any) -> dict[str, npt.NDArray[Any]]:
+# %% ../../nbs/export/onnx.ipynb #aa50ea9a
+def onnx_inputs(formula: Formula, table: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:
     """Turn a raw table into what onnxruntime takes.
 
     Parameters
     ----------
-    engineer : FeatureEngineer
-        Fitted: a model's ``feature_engineer_``.
-    X : DataFrame or array of shape (n_customers, n_columns)
-        A table with the columns that the engineer saw.
+    formula : Formula
+        A fitted model: ``model.formula_``.
+    table : DataFrame of shape (n_customers, n_columns)
+        A table with the columns that the formula needs.
 
     Returns
     -------
@@ -150,40 +111,39 @@ def onnx_inputs(engineer: FeatureEngineer, X: Any) -> dict[str, npt.NDArray[Any]
     ValueError
         If a column is missing, or holds a value of another kind than in ``fit``.
     """
-    table = engineer.select(X)
-    return {name: _as_input(encoder, table[name]) for name, encoder in _inputs(engineer).items()}
+    return {column.name: _as_input(column, table[column.name]) for column in _inputs(formula)}
 
 # %% ../../nbs/export/onnx.ipynb #a6ff8877
-def _number(graph: _Graph, values: str, encoder: NumericEncoder) -> list[str]:
-    """Encode numbers as `NumericEncoder` does."""
+def _number(graph: _Graph, values: str, column: Column) -> list[str]:
+    """Encode numbers as `scale_numbers` does."""
     missing = graph("Or", graph("IsNaN", values), graph("IsInf", values))
-    filled = graph("Where", missing, encoder.median, values)
-    scaled = graph("Div", graph("Sub", filled, encoder.mean), encoder.scale)
+    filled = graph("Where", missing, column.median, values)
+    scaled = graph("Div", graph("Sub", filled, column.mean), column.scale)
     scaled = graph("Clip", scaled, -FURTHEST, FURTHEST)
-    return [scaled, graph("Cast", missing, to=_DOUBLE)] if encoder.marks_missing else [scaled]
+    return [scaled, graph("Cast", missing, to=_DOUBLE)] if column.marks_missing else [scaled]
 
 # %% ../../nbs/export/onnx.ipynb #3192c34d
 _BLANK = r"[\t-\r\x{1C}-\x{1F}\x{85}\p{Z}]*"
 
 
-def _category(graph: _Graph, values: str, encoder: CategoricalEncoder) -> list[str]:
-    """Encode text as `CategoricalEncoder` does."""
-    n_known = len(encoder.categories)
+def _category(graph: _Graph, values: str, column: Column) -> list[str]:
+    """Encode text as `read_categories` and `category_features` do."""
+    n_known = len(column.categories)
     position = graph(
         "LabelEncoder",
         values,
-        keys_strings=encoder.categories,
+        keys_strings=list(column.categories),
         values_int64s=list(range(n_known)),
-        default_int64=n_known if encoder.marks_infrequent else -1,
+        default_int64=n_known if column.marks_infrequent else -1,
     )
-    n_marked = n_known + encoder.marks_infrequent
+    n_marked = n_known + column.marks_infrequent
     missing = graph("RegexFullMatch", values, pattern=_BLANK)
-    position = graph("Where", missing, n_marked if encoder.marks_missing else -1, position)
-    return [graph("Cast", graph("Equal", position, np.arange(n_marked + encoder.marks_missing)), to=_DOUBLE)]
+    position = graph("Where", missing, n_marked if column.marks_missing else -1, position)
+    return [graph("Cast", graph("Equal", position, np.arange(n_marked + column.marks_missing)), to=_DOUBLE)]
 
 # %% ../../nbs/export/onnx.ipynb #783d366e
-def _date(graph: _Graph, days: str, encoder: DateEncoder) -> list[str]:
-    """Encode days since 1970 as `DateEncoder` does."""
+def _date(graph: _Graph, days: str, column: Column) -> list[str]:
+    """Encode days since 1970 as `read_dates` does."""
 
     def floor(value: str, divisor: float) -> str:
         """Divide and round down."""
@@ -198,111 +158,83 @@ def _date(graph: _Graph, days: str, encoder: DateEncoder) -> list[str]:
     month = floor(graph("Add", graph("Mul", of_year, 5.0), 2.0), 153.0)  # 0 is March
     shift = graph("Where", graph("Less", month, 10.0), 3.0, -9.0)
     known = graph("Where", graph("IsNaN", days), 6.5, graph("Add", month, shift))
-    return [*_number(graph, days, encoder), graph("Div", known, 12.0)]
+    return [*_number(graph, days, column), graph("Div", known, 12.0)]
 
 # %% ../../nbs/export/onnx.ipynb #37f43ab6
-def _derived(graph: _Graph, name: str, values: Mapping[str, str]) -> str:
-    """Work out a column as `create_derived_features` does, from its sources by what they mean."""
-    if name.startswith("log_"):
-        (x,) = values.values()
-        return graph("Log", graph("Add", graph("Where", graph("Less", x, 0.0), 0.0, x), 1.0))
-    tenure, monthly, total = (values[meaning] for meaning in ("tenure", "monthly_charges", "total_charges"))
-    average = graph("Where", graph("Greater", tenure, 0.0), graph("Div", total, tenure), monthly)
-    return average if name == "average_monthly_charges" else graph("Sub", monthly, average)
+def _derived(graph: _Graph, derived: Derived, inputs: Sequence[str]) -> str:
+    """Work out a derived column as `Derived` does."""
+    if derived.operation == "logarithm":
+        return graph("Log", graph("Add", graph("Where", graph("Less", inputs[0], 0.0), 0.0, inputs[0]), 1.0))
+    if derived.operation in ("below", "above"):
+        compare = "Less" if derived.operation == "below" else "Greater"
+        mark = graph("Cast", graph(compare, inputs[0], float(derived.constant or 0.0)), to=_DOUBLE)
+        return graph("Where", graph("IsNaN", inputs[0]), np.nan, mark)
+    if derived.operation == "ratio":
+        instead = inputs[2] if len(inputs) > 2 else np.nan
+        return graph("Where", graph("Greater", inputs[1], 0.0), graph("Div", inputs[0], inputs[1]), instead)
+    return graph("Sub" if derived.operation == "difference" else "Mul", *inputs)
 
 # %% ../../nbs/export/onnx.ipynb #e4dfeb24
-def _features(graph: _Graph, engineer: FeatureEngineer) -> str:
+def _features(graph: _Graph, formula: Formula) -> str:
     """Encode all columns in use: a matrix of shape (n_customers, n_features)."""
     encode: dict[str, Any] = {"numeric": _number, "boolean": _number, "categorical": _category, "date": _date}
-    columns = {name: graph("Unsqueeze", name, np.array([1])) for name in _inputs(engineer)}
-    blocks: list[str] = []
-    for name, encoder in engineer.columns_.items():
-        if _is_derived(engineer, name):
-            sources = {meaning: columns[source] for meaning, source in _sources(engineer, name).items()}
-            blocks += _number(graph, _derived(graph, name, sources), encoder)  # type: ignore[arg-type]
-        else:
-            blocks += encode[encoder.kind](graph, columns[name], encoder)
+    columns = {column.name: graph("Unsqueeze", column.name, np.array([1])) for column in _inputs(formula)}
+    for each in formula.derived:
+        columns[each.name] = _derived(graph, each, [columns[name] for name in each.inputs])
+    blocks = [each for c in formula.columns for each in encode[c.kind](graph, columns[c.name], c)]
     return graph("Concat", *blocks, axis=1)
 
 # %% ../../nbs/export/onnx.ipynb #f70d8e6d
-def _rooted(tree: Tree) -> Tree:
-    """Return the tree itself, or a lone leaf as a tree of two that say the same."""
-    if len(tree.value) > 1:
-        return tree
-    one, none, zero = np.array([1, -1, -1]), np.array([2, -1, -1]), np.zeros(3)
-    return Tree(one, none, np.zeros(3, dtype=np.int64), zero, np.repeat(tree.value, 3), np.ones(3))
+def _rooted(trees: Trees) -> tuple[Trees, npt.NDArray[Any]]:
+    """Return trees without lone leaves, and by how much the lone ones add up."""
+    sizes = np.diff(trees.roots, append=len(trees.right))
+    lone = np.repeat(sizes == 1, sizes)
+    kept = {f.name: getattr(trees, f.name)[~lone] for f in fields(trees) if f.name not in ("roots", "precision")}
+    roots = np.cumsum([0, *sizes[sizes > 1][:-1]]) if (sizes > 1).any() else np.zeros(0, dtype=int)
+    return Trees(roots=roots.astype(np.int32), precision=trees.precision, **kept), trees.value[lone].sum()
 
 
-def _sum_of_trees(graph: _Graph, features: str, trees: Sequence[Tree]) -> str:
+def _sum_of_trees(graph: _Graph, features: str, trees: Trees) -> str | FloatArray:
     """Add up what trees predict, of shape (n_customers, 1)."""
-    joined, roots = join_trees([_rooted(tree) for tree in trees])
-    inner = joined.left >= 0
+    joined, constant = _rooted(trees)
+    if not len(joined):
+        return np.asarray(constant)
+    if trees.precision == "single":
+        features = graph("Cast", graph("Cast", features, to=_FLOAT), to=_DOUBLE)
+    inner = ~joined.is_leaf
     place = np.where(inner, np.cumsum(inner), np.cumsum(~inner)) - 1
-    left, right = joined.left[inner], joined.right[inner]
+    left = np.flatnonzero(inner) + 1
+    right = np.flatnonzero(inner) + joined.right[inner]
     tensor = graph.onnx.numpy_helper.from_array
-    return graph(
+    total = graph(
         "TreeEnsemble",
         features,
-        tree_roots=place[roots].tolist(),
+        tree_roots=place[joined.roots].tolist(),
         nodes_featureids=joined.feature[inner].tolist(),
-        nodes_splits=tensor(joined.threshold[inner].astype(np.float64)),
+        nodes_splits=tensor(joined.threshold[inner]),
         nodes_modes=tensor(np.zeros(inner.sum(), dtype=np.uint8)),  # 0: left if at most the split
         nodes_truenodeids=place[left].tolist(),
         nodes_trueleafs=(~inner[left]).astype(int).tolist(),
         nodes_falsenodeids=place[right].tolist(),
         nodes_falseleafs=(~inner[right]).astype(int).tolist(),
-        leaf_weights=tensor(joined.value[~inner].astype(np.float64)),
+        leaf_weights=tensor(joined.value[~inner]),
         leaf_targetids=[0] * int((~inner).sum()),
         n_targets=1,
         aggregate_function=1,  # sum
     )
-
-# %% ../../nbs/export/onnx.ipynb #445c892d
-@singledispatch
-def _log_odds(estimator: Any, graph: _Graph, features: str) -> str:
-    """Write an estimator's log-odds down."""
-    raise OnnxExportError(f"there is no rule that writes a {type(estimator).__name__} as ONNX")
-
-
-@_log_odds.register
-def _of_logistic_regression(estimator: LogisticRegression, graph: _Graph, features: str) -> str:
-    """Multiply by the coefficients and add the intercept."""
-    return graph("Add", graph("MatMul", features, estimator.coef_.T.astype(np.float64)), estimator.intercept_)
-
-# %% ../../nbs/export/onnx.ipynb #2d556558
-def _boosters(boosters: Sequence[HistGradientBoostingClassifier], graph: _Graph, features: str) -> str:
-    """Write the mean of boosters' log-odds down."""
-    trees = [
-        replace(tree, value=tree.value / len(boosters)) for booster in boosters for tree in boosting_trees(booster)
-    ]
-    start = np.mean([float(np.ravel(booster._baseline_prediction)[0]) for booster in boosters])
-    return graph("Add", _sum_of_trees(graph, features, trees), start)
-
-
-@_log_odds.register
-def _of_boosting(estimator: HistGradientBoostingClassifier, graph: _Graph, features: str) -> str:
-    """Write a single booster down."""
-    return _boosters([estimator], graph, features)
-
-
-@_log_odds.register
-def _of_bagging(estimator: BaggedBoosting, graph: _Graph, features: str) -> str:
-    """Write the mean of the boosters down."""
-    return _boosters(estimator.boosters_, graph, features)
-
-
-@_log_odds.register
-def _of_lightgbm(estimator: LightGBMClassifier, graph: _Graph, features: str) -> str:
-    """Add up the trees."""
-    return _sum_of_trees(graph, features, lightgbm_trees(estimator))
+    return graph("Add", total, constant)
 
 # %% ../../nbs/export/onnx.ipynb #04fd1d4c
-def _scaled(graph: _Graph, features: str, terms: Sequence[SplineTerm]) -> str:
-    """Bring each column into its term's range, and onto its logarithmic scale if there is one."""
-    lowest, highest = (np.array([getattr(term, end) for term in terms]) for end in ("minimum", "maximum"))
-    unit = np.array([term.log_unit for term in terms])
-    inside = graph("Max", graph("Min", features, highest), lowest)
+def _on_scales(graph: _Graph, features: str, curves: Sequence[Curve]) -> str:
+    """Bring the feature of each curve into its range, and onto its logarithmic scale if there is one."""
+    x = graph("Gather", features, np.array([curve.feature for curve in curves]), axis=1)
+    lowest, highest = (np.array([getattr(curve, end) for curve in curves]) for end in ("minimum", "maximum"))
+    unit = np.array([curve.log_unit for curve in curves])
+    inside = graph("Max", graph("Min", x, highest), lowest)
+    if not unit.any():
+        return inside
     ratio = graph("Div", graph("Sub", inside, lowest), np.where(unit, unit, 1.0))
+    ratio = graph("Where", unit > 0, ratio, 0.0)
     return graph("Where", unit > 0, graph("Log", graph("Add", ratio, 1.0)), inside)
 
 
@@ -314,43 +246,36 @@ def _padded(arrays: Sequence[FloatArray], fill: float) -> FloatArray:
     return stacked
 
 # %% ../../nbs/export/onnx.ipynb #4d27f085
-@_log_odds.register
-def _of_curves(estimator: SplineLogistic, graph: _Graph, features: str) -> str:
-    """Evaluate the curves of all columns side by side and add them up."""
-    terms = estimator.terms_
-    u = _scaled(graph, features, terms)
-    starts = _padded([term.knots[:-1] for term in terms], np.inf)
-    passed = graph("GreaterOrEqual", graph("Unsqueeze", u, np.array([2])), starts[None, :, 1:])
-    piece = graph("ReduceSum", graph("Cast", passed, to=_INT64), np.array([2]), keepdims=0)
-    index = graph("Add", piece, np.arange(len(terms)) * starts.shape[1])
-    distance = graph("Sub", u, graph("Gather", starts.ravel(), index))
-    curve = ""
-    for power in range(4):
-        table = _padded([term.coefficients[power] for term in terms], 0.0).ravel()
-        c = graph("Gather", table, index)
-        curve = graph("Add", graph("Mul", curve, distance), c) if curve else c
-    return graph("Add", graph("ReduceSum", curve, np.array([1])), estimator.intercept_)
-
-
-@_log_odds.register
-def _of_blend(estimator: BlendedClassifier, graph: _Graph, features: str) -> str:
-    """Weight curves and trees."""
-    parts = [_log_odds(part, graph, features) for part in (estimator.curves_, estimator.trees_)]
-    weighted = [graph("Mul", part, float(w)) for part, w in zip(parts, estimator.weights_, strict=True)]
-    return graph("Add", graph("Add", *weighted), estimator.intercept_)
+def _sum_of_curves(graph: _Graph, features: str, curves: Sequence[Curve]) -> str:
+    """Evaluate all curves side by side and add them up, of shape (n_customers, 1)."""
+    u, starts = _on_scales(graph, features, curves), _padded([curve.starts for curve in curves], np.inf)
+    first = np.arange(len(curves)) * starts.shape[1]
+    if starts.shape[1] == 1:
+        distance = graph("Sub", u, starts[:, 0])
+        coefficients: list[Any] = [np.array([curve.coefficients[power, 0] for curve in curves]) for power in range(4)]
+    else:
+        passed = graph("GreaterOrEqual", graph("Unsqueeze", u, np.array([2])), starts[None, :, 1:])
+        piece = graph("ReduceSum", graph("Cast", passed, to=_INT64), np.array([2]), keepdims=0)
+        index = graph("Add", piece, first)
+        distance = graph("Sub", u, graph("Gather", starts.ravel(), index))
+        tables = [_padded([curve.coefficients[power] for curve in curves], 0.0).ravel() for power in range(4)]
+        coefficients = [graph("Gather", table, index) for table in tables]
+    total = graph("Add", graph("Mul", distance, coefficients[0]), coefficients[1])
+    for coefficient in coefficients[2:]:
+        total = graph("Add", graph("Mul", total, distance), coefficient)
+    return graph("ReduceSum", total, np.array([1]))
 
 # %% ../../nbs/export/onnx.ipynb #d95b9ffd
-@singledispatch
-def _probability(estimator: Any, graph: _Graph, features: str) -> str:
-    """Write an estimator's probability of churn down."""
-    return graph("Sigmoid", _log_odds(estimator, graph, features))
-
-
-@_probability.register
-def _of_forest(estimator: RandomForestClassifier, graph: _Graph, features: str) -> str:
-    """Add up what the trees of a forest say; they compare in single precision."""
-    single = graph("Cast", features, to=_FLOAT)
-    return _sum_of_trees(graph, graph("Cast", single, to=_DOUBLE), forest_trees(estimator))
+def _probability(graph: _Graph, formula: Formula) -> str:
+    """Write the probability of churn down, of shape (n_customers, 1)."""
+    features = _features(graph, formula)
+    first = graph("ReduceSum", graph("Mul", features, 0.0), np.array([1]))  # of the right shape
+    total = graph("Add", first, formula.intercept)
+    if formula.curves:
+        total = graph("Add", total, _sum_of_curves(graph, features, formula.curves))
+    for trees in formula.trees:
+        total = graph("Add", total, _sum_of_trees(graph, features, trees))
+    return graph("Sigmoid", total) if formula.link == "logit" else total
 
 # %% ../../nbs/export/onnx.ipynb #ef5ed5b8
 _MEANING = {
@@ -361,18 +286,17 @@ _MEANING = {
 }
 
 
-def _make_model(engineer: FeatureEngineer, estimator: Any, threshold: float, facts: Mapping[str, str]) -> bytes:
+def _make_model(formula: Formula, facts: Mapping[str, str]) -> bytes:
     """Write a fitted model down as ONNX."""
     graph = _Graph()
     helper = graph.onnx.helper
-    probability = _probability(estimator, graph, _features(graph, engineer))
+    probability, threshold = _probability(graph, formula), formula.threshold
     graph("Squeeze", probability, np.array([1]), output="probability")
     graph("Cast", graph("GreaterOrEqual", "probability", threshold), to=_INT64, output="label")
     inputs = []
-    for name, encoder in _inputs(engineer).items():
-        kind = encoder.kind if encoder else "numeric"
-        type_ = _STRING if kind == "categorical" else _DOUBLE
-        inputs.append(helper.make_tensor_value_info(name, type_, ["customers"], _MEANING[kind]))
+    for column in _inputs(formula):
+        type_ = _STRING if column.kind == "categorical" else _DOUBLE
+        inputs.append(helper.make_tensor_value_info(column.name, type_, ["customers"], _MEANING[column.kind]))
     outputs = [
         helper.make_tensor_value_info(
             "label", _INT64, ["customers"], f"1 for churn: a probability of {threshold:g} on"
@@ -391,11 +315,11 @@ def _make_model(engineer: FeatureEngineer, estimator: Any, threshold: float, fac
 _Probe = tuple[str, Any]  # what kind of value it is, and the value
 
 
-def _number_probes(encoder: NumericEncoder, rng: np.random.Generator) -> list[_Probe]:
+def _number_probes(column: Column, rng: np.random.Generator) -> list[_Probe]:
     """Make values of a number."""
-    low, high = encoder.minimum, encoder.maximum
+    low, high = column.minimum, column.maximum
     width = (high - low) or 1.0
-    edges = {"at its minimum": low, "at its maximum": high, "at its mean": encoder.mean}
+    edges = {"at its minimum": low, "at its maximum": high, "at its mean": column.mean}
     beyond = {"below its range": low - width, "above its range": high + width}
     far = {"far below its range": -1e15, "far above its range": 1e15, "infinite": np.inf, "zero": 0.0}
     inside = [("within its range", value) for value in rng.uniform(low, high, 20)]
@@ -403,41 +327,39 @@ def _number_probes(encoder: NumericEncoder, rng: np.random.Generator) -> list[_P
     return [("missing", None), *edges.items(), *beyond.items(), *far.items(), *inside, *rounded]
 
 
-def _date_probes(encoder: DateEncoder, rng: np.random.Generator) -> list[_Probe]:
+def _date_probes(column: Column, rng: np.random.Generator) -> list[_Probe]:
     """Make dates, those at the ends of months among them."""
     firsts = pd.date_range("1899-01-01", "2101-01-01", freq="MS").to_series().sample(30, random_state=0)
     ends = [day - pd.Timedelta(seconds=after) for day in firsts for after in (0, 1)]
-    seen = pd.to_datetime(rng.uniform(encoder.minimum, encoder.maximum, 20).round(3), unit="D").round("s")
+    seen = pd.to_datetime(rng.uniform(column.minimum, column.maximum, 20).round(3), unit="D").round("s")
     return [("missing", None), *(("at a month's end", d) for d in ends), *(("within its range", d) for d in seen)]
 
 # %% ../../nbs/export/onnx.ipynb #80053155
-def _probes(encoder: Encoder | None, rng: np.random.Generator) -> list[_Probe]:
+def _probes(column: Column, rng: np.random.Generator) -> list[_Probe]:
     """Make the values of a column that a check should try; the first is typical."""
-    if encoder is None:
+    if not column.n_values:  # only derived columns need it
         return [("typical", 1.0), ("missing", None), ("zero", 0.0), ("negative", -5.0), ("large", 1e6)]
-    typical = [("typical", encoder.example)]
-    if isinstance(encoder, CategoricalEncoder):
-        known = [("a known category", category) for category in encoder.categories]
+    typical = [("typical", column.example)]
+    if column.kind == "categorical":
+        known = [("a known category", category) for category in column.categories]
         blank = [("missing", None), ("blank", ""), ("blank", " \t\u00a0\u2003")]
         return [*typical, *known, *blank, ("an unseen category", "\u00bfunseen?")]
-    if encoder.kind == "boolean":
+    if column.kind == "boolean":
         return [*typical, ("true", True), ("false", False), ("missing", None)]
-    if isinstance(encoder, DateEncoder):
-        return [*typical, *_date_probes(encoder, rng)]
-    return [*typical, *_number_probes(encoder, rng)]
+    return [*typical, *(_date_probes if column.kind == "date" else _number_probes)(column, rng)]
 
 # %% ../../nbs/export/onnx.ipynb #5f8a2a36
-def _make_customers(engineer: FeatureEngineer, n_random: int = 500) -> tuple[pd.DataFrame, list[str]]:
+def _make_customers(formula: Formula, n_random: int = 500) -> tuple[pd.DataFrame, list[str]]:
     """Make up customers, and describe each in words that hold no value."""
     rng = np.random.default_rng(0)
-    probes = {name: _probes(encoder, rng) for name, encoder in _inputs(engineer).items()}
+    probes = {column.name: _probes(column, rng) for column in _inputs(formula)}
     typical = {name: values[0] for name, values in probes.items()}
     rows = [{**typical, name: probe} for name, values in probes.items() for probe in values]
     for _ in range(n_random):
         rows.append({name: values[rng.integers(len(values))] for name, values in probes.items()})
     kinds = [", ".join(f"{name!r} {kind}" for name, (kind, _) in row.items() if kind != "typical") for row in rows]
     table = pd.DataFrame({name: [row[name][1] for row in rows] for name in probes}, dtype=object)
-    return table.reindex(columns=engineer.raw_names_), kinds
+    return table, kinds
 
 # %% ../../nbs/export/onnx.ipynb #6b0c4c8a
 _TOLERANCE = 1e-5
@@ -453,14 +375,14 @@ def _run(model: bytes, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.
     return dict(zip(("label", "probability"), session.run(["label", "probability"], dict(inputs)), strict=True))
 
 
-def _check(model: bytes, engineer: FeatureEngineer, estimator: Any, threshold: float) -> None:
-    """Raise unless onnxruntime gives the same answers as the estimator on customers made up to be difficult."""
-    customers, kinds = _make_customers(engineer)
-    table = customers if hasattr(engineer, "feature_names_in_") else customers.to_numpy(dtype=object)
-    with warnings.catch_warnings(), limit_threads(1):
+def _check(model: bytes, formula: Formula) -> None:
+    """Raise unless onnxruntime gives the same answers as the formula for customers made up to be difficult."""
+    table, kinds = _make_customers(formula)
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of infinities, which are there on purpose
-        wanted = estimator.predict_proba(np.asarray(engineer.transform(table)))[:, 1]
-    got = _run(model, onnx_inputs(engineer, table))
+        wanted = formula.probabilities(table)
+        got = _run(model, onnx_inputs(formula, table))
+    threshold = formula.threshold
     apart = np.abs(got["probability"] - wanted)
     doubtful = np.abs(wanted - threshold) <= _TOLERANCE
     wrong = ~(apart <= _TOLERANCE) | ((got["label"] != (wanted >= threshold)) & ~doubtful)
@@ -473,14 +395,7 @@ def _check(model: bytes, engineer: FeatureEngineer, estimator: Any, threshold: f
         )
 
 # %% ../../nbs/export/onnx.ipynb #5cd8a18a
-def export_onnx(
-    path: str | os.PathLike[str],
-    engineer: FeatureEngineer,
-    estimator: Any,
-    *,
-    threshold: float = 0.5,
-    facts: Mapping[str, Any] | None = None,
-) -> Path:
+def export_onnx(path: str | os.PathLike[str], formula: Formula) -> Path:
     """Write a fitted model as an ONNX file, if it gives the model's answers; see also `model.export_onnx`.
 
     The file has an input for each raw column in use, under the column's name, of shape (n_customers,):
@@ -492,14 +407,8 @@ def export_onnx(
     ----------
     path : path-like
         Where to write; missing folders are made. The file appears when it is whole, or not at all.
-    engineer : FeatureEngineer
-        Fitted; it encodes what the estimator sees.
-    estimator : scikit-learn classifier
-        Fitted on 0 and 1, of one of the classes in `MODEL_TYPES`.
-    threshold : float, default 0.5
-        The probability from which the label is 1.
-    facts : mapping of str to value, optional
-        What else the file says about the model, in its metadata.
+    formula : Formula
+        A fitted model: ``model.formula_``, or what `churn_mlops.formula.load` gives.
 
     Returns
     -------
@@ -511,17 +420,24 @@ def export_onnx(
     ImportError
         If onnx or onnxruntime is not installed.
     OnnxExportError
-        If an estimator or a column cannot be written as ONNX, or a probability differs by
-        more than 1e-5 for one of several hundred made-up customers. It is a ValueError.
+        If a column cannot be written as ONNX, or a probability differs by more than 1e-5 for one of
+        several hundred made-up customers. It is a ValueError.
     OSError
         If the file cannot be written.
     """
-    path = Path(path)
+    path, record = Path(path), formula.record
     _import_onnx()
-    told = {"churn_mlops": __version__, "threshold": threshold, **(facts or {})}
-    plain = {name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}
-    model = _make_model(engineer, estimator, threshold, plain)
-    _check(model, engineer, estimator, threshold)
+    facts = {
+        "churn_mlops": __version__,
+        "threshold": formula.threshold,
+        "model_type": record.model_type,
+        "classes": list(formula.labels),
+        "n_rows": record.n_rows,
+        "created": record.trained_at,
+        "digest": formula.digest,
+    }
+    model = _make_model(formula, {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()})
+    _check(model, formula)
     try:
         write_file_atomically(path, model)
     except OSError as error:

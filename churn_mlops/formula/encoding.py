@@ -104,7 +104,7 @@ def boolean_of(value: Any) -> float:
     return found
 
 # %% ../../nbs/formula/encoding.ipynb #76dd35a5
-_NO_DATE = "takes an ISO 8601 date with a year from 1700 to 2200, such as 2024-11-03"
+_NO_DATE = "takes an ISO 8601 date, such as 2024-11-03"
 
 
 def date_of(value: Any) -> dt.datetime | None:
@@ -122,7 +122,7 @@ def date_of(value: Any) -> dt.datetime | None:
     Raises
     ------
     ValueError
-        If it is no date with a year from 1700 to 2200.
+        If it is no date.
     """
     if is_gap(value):
         return None
@@ -133,11 +133,14 @@ def date_of(value: Any) -> dt.datetime | None:
             value = dt.datetime.fromisoformat(value.strip())
         except ValueError:
             raise ValueError(_NO_DATE) from None
-    if not isinstance(value, dt.date) or not 1700 <= value.year <= 2200:
+    if not isinstance(value, dt.date):
         raise ValueError(_NO_DATE)
     if not isinstance(value, dt.datetime):
         return dt.datetime(value.year, value.month, value.day)
-    return value if value.tzinfo is None else value.astimezone(dt.UTC).replace(tzinfo=None)
+    try:
+        return value if value.tzinfo is None else value.astimezone(dt.UTC).replace(tzinfo=None)
+    except OverflowError:  # at the end of the calendar
+        raise ValueError(_NO_DATE) from None
 
 
 def days_and_month(moment: dt.datetime | None) -> tuple[float, float]:
@@ -252,26 +255,25 @@ def _words_of(raw: Any) -> tuple[IntArray, list[Any]] | None:
     return None
 
 # %% ../../nbs/formula/encoding.ipynb #1719805b
-def _parse(name: str, raw: Any, read: Callable[[Any], Any], empty: Any) -> list[Any]:
+def _parse(name: str, raw: Any, read: Callable[[Any], Any], empty: Any, what: str) -> list[Any]:
     """Read each value of a column of objects, each different word once; raise a ValueError that names the first wrong one."""
     coded = _words_of(raw)
     codes, values = coded if coded is not None else (None, _array_of(raw).tolist())
     parsed: list[Any] = []
-    wrong: dict[int, str] = {}
+    wrong: set[int] = set()
     for i, value in enumerate(values):
         try:
             parsed.append(read(value))
-        except ValueError as error:
-            wrong[i] = str(error)
+        except ValueError:
+            wrong.add(i)
             parsed.append(empty)
     if wrong:
-        rows = list(wrong) if codes is None else np.flatnonzero(np.isin(codes, list(wrong))).tolist()
+        rows = sorted(wrong) if codes is None else np.flatnonzero(np.isin(codes, list(wrong))).tolist()
         if rows:
             at = rows[0] if codes is None else int(codes[rows[0]])
             n_rows = len(values) if codes is None else len(codes)
             raise ValueError(
-                f"column {name!r} {wrong[at]}, but {len(rows):,} of {n_rows:,} rows hold something else "
-                f"(first: row {rows[0]}, {values[at]!r})"
+                f"column {name!r} holds {what} in {len(rows):,} of {n_rows:,} rows (first: row {rows[0]}, {values[at]!r})"
             )
     return parsed if codes is None else [*map([*parsed, empty].__getitem__, codes.tolist())]
 
@@ -317,7 +319,8 @@ def read_numbers(column: Column, raw: Any) -> FloatArray:
             return np.array(values, dtype=np.float64)
         if (parsed := _parse_texts(values)) is not None:
             return parsed
-    return np.array(_parse(column.name, raw, number_of if is_number else boolean_of, math.nan), dtype=np.float64)
+    read, what = (number_of, "text") if is_number else (boolean_of, "something other than true and false")
+    return np.array(_parse(column.name, raw, read, math.nan, what), dtype=np.float64)
 
 # %% ../../nbs/formula/encoding.ipynb #c8201ad0
 def read_dates(column: Column, raw: Any) -> tuple[FloatArray, FloatArray]:
@@ -344,7 +347,7 @@ def read_dates(column: Column, raw: Any) -> tuple[FloatArray, FloatArray]:
         days = np.where(missing, np.nan, seconds.astype(np.int64) / 86_400)
         months = seconds.astype("datetime64[M]").astype(np.int64) % 12 + 1
         return days, np.where(missing, 6.5, months) / 12
-    moments = _parse(column.name, raw, date_of, None)
+    moments = _parse(column.name, raw, date_of, None, "something other than an ISO 8601 date")
     days_of, months_of = zip(*map(days_and_month, moments), strict=True) if moments else ((), ())
     return np.array(days_of, dtype=np.float64), np.array(months_of, dtype=np.float64)
 

@@ -12,8 +12,8 @@ from scipy import stats
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from ..features.encoders import FloatArray
 from ..formula.curves import Curve
+from ..formula.encoding import FloatArray
 from ..formula.trees import weigh_leaves
 from .boosting import BaggedBoosting, boosters_formula
 from .log_odds import Fold, LogOddsClassifier, mean_log_loss

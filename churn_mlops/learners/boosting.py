@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import stats
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from ..features.encoders import FloatArray
+from ..formula.encoding import FloatArray
 from ..formula.trees import NodeTable, join_trees
 from .log_odds import Fold, LogOddsClassifier, mean_log_loss
 from .model_type import ModelType, Terms

@@ -17,7 +17,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..features.encoders import FloatArray
+from ..formula.encoding import FloatArray
 
 # %% ../../nbs/learners/log_odds.ipynb #d4d3371f
 Fold = tuple[npt.NDArray[np.int_], npt.NDArray[np.int_]]

@@ -17,7 +17,7 @@ from scipy.interpolate import BSpline
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..features.encoders import FloatArray
+from ..formula.encoding import FloatArray
 from .log_odds import Fold, LogOddsClassifier, mean_log_loss
 from ..threads import limit_threads
 

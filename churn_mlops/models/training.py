@@ -51,13 +51,14 @@ def train_model(
     Returns
     -------
     model : ChurnModel
-        The fitted model, with the metrics in ``metrics_``.
+        The fitted model, with the metrics in ``formula_.record``.
     metrics : dict of str to float
         See `ChurnModel.evaluate`.
     """
     model = ChurnModel(model_type, **params).fit(X_train, y_train)
-    model.metrics_ = model.evaluate(X_test, y_test)
-    return model, dict(model.metrics_)
+    metrics = model.evaluate(X_test, y_test)
+    model.formula_ = model.formula_.updated(metrics=metrics)
+    return model, metrics
 
 # %% ../../nbs/models/training.ipynb #155577c1
 def make_model(model: ModelSettings) -> ChurnModel:
@@ -208,7 +209,7 @@ class TrainingResult:
             "findings": [asdict(finding) for finding in self.findings],
             "model_type": self.model.model_type,
             "params": self.model.params,
-            "threshold": self.model.threshold_,
+            "threshold": self.model.formula_.threshold,
         }
 
 # %% ../../nbs/models/training.ipynb #6f85c5f6
@@ -247,10 +248,12 @@ def run_training(settings: Settings, step: Step = nullcontext) -> TrainingResult
             parts = _split(customers, settings)
         with _timed(step, "fit", seconds):
             model = unfitted.fit(parts.X_train, parts.y_train)
-            model.threshold_ = _threshold(unfitted, parts, economics, customers, settings)
+            threshold = _threshold(unfitted, parts, economics, customers, settings)
+            model.formula_ = model.formula_.updated(threshold=threshold)
         with _timed(step, "evaluate", seconds) as advance:
-            model.metrics_ = model.evaluate(parts.X_test, parts.y_test)
-            folds = _cross_validate(unfitted, customers, settings, advance, model.threshold_)
+            metrics = model.evaluate(parts.X_test, parts.y_test)
+            model.formula_ = model.formula_.updated(metrics=metrics)
+            folds = _cross_validate(unfitted, customers, settings, advance, threshold)
         with _timed(step, "save", seconds):
             path = _save(model, customers, economics, settings)
         if settings.output.report:
@@ -260,7 +263,7 @@ def run_training(settings: Settings, step: Step = nullcontext) -> TrainingResult
         run_id=uuid.uuid4().hex[:12],
         model=model,
         model_path=path,
-        metrics=dict(model.metrics_),
+        metrics=metrics,
         **_figures(folds, customers, parts),
         seconds=seconds,
         findings=findings,

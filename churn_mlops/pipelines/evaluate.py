@@ -129,8 +129,8 @@ class Evaluation:
         figures = self.figures.astype(object).where(self.figures.notna(), None)
         return {
             "model_type": self.model.model_type,
-            "trained_at": self.model.trained_at_,
-            "threshold": self.model.threshold_,
+            "trained_at": self.model.formula_.record.trained_at,
+            "threshold": self.model.formula_.threshold,
             "n_rows": self.n_rows,
             "churn_rate": self.churn_rate,
             "metrics": figures["value"].to_dict(),
@@ -173,7 +173,7 @@ def run_evaluation(model_path: Path, settings: Settings, report: Path | None = N
         customers = load_labelled(model, settings.data)
         X, y = customers.X, customers.y
         proba = model.predict_proba(X)[:, 1]
-    figures = evaluation_table(y, proba, threshold=model.threshold_)
+    figures = evaluation_table(y, proba, threshold=model.formula_.threshold)
     if report is not None:
         economics = make_economics(settings.economics)
         labels = np.asarray(model.classes_)[y.to_numpy()]
@@ -199,7 +199,7 @@ def _show(evaluation: Evaluation, console: Console) -> None:
         )
     columns["always no"] = {str(name): f"{value:.3f}" for name, value in figures["always_no"].items()}
     model = evaluation.model
-    title = f"{model.model_type}, at a threshold of {model.threshold_:.3g}"
+    title = f"{model.model_type}, at a threshold of {model.formula_.threshold:.3g}"
     console.print(metrics_table(title, columns, TABLE_MEANINGS))
     if evaluation.report_path:
         console.print(f"Report: {evaluation.report_path / 'report.html'}", highlight=False, soft_wrap=True)

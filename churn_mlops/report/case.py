@@ -20,8 +20,8 @@ from sklearn import __version__ as sklearn_version
 from .. import __version__
 from ..data.guards import Finding
 from ..decisions.economics import Economics
-from ..features.encoders import FloatArray
-from ..features.engineer import FeatureEngineer
+from ..formula.encoding import FloatArray
+from ..formula.formula import Formula
 from .page import Html, bullets, paragraph, table
 
 # %% ../../nbs/report/case.ipynb #fd558a36
@@ -36,30 +36,16 @@ class FittedModel(Protocol):
         Its parameters that are not the defaults.
     classes_ : ndarray of shape (2,)
         The labels; the second means churn.
-    threshold_ : float
-        The probability from which churn is predicted.
-    trained_at_ : str
-        When it was fitted, in ISO 8601.
-    n_rows_ : int
-        How many customers it was fitted on.
-    feature_names : list of str
-        The raw columns of ``fit``.
-    feature_engineer_ : FeatureEngineer
-        What it learned of them.
+    formula_ : Formula
+        What it learned, with the threshold, and what is known about it in the record.
     """
 
     model_type: str
     classes_: npt.NDArray[Any]
-    threshold_: float
-    trained_at_: str
-    n_rows_: int
-    feature_engineer_: FeatureEngineer
+    formula_: Formula
 
     @property
     def params(self) -> dict[str, Any]: ...
-
-    @property
-    def feature_names(self) -> list[str]: ...
 
     def predict_proba(self, X: Any) -> FloatArray:
         """Return the probabilities of both labels, an array of shape (n_customers, 2)."""
@@ -132,11 +118,11 @@ def training_section(case: Case) -> list[Html]:
     rows = [
         ["Model type", model.model_type],
         ["Parameters", params],
-        ["Predicts churn", f"from a probability of {model.threshold_:.3g} on"],
-        ["Trained", when(model.trained_at_)],
-        ["Trained on", f"{model.n_rows_:,} customers"],
+        ["Predicts churn", f"from a probability of {model.formula_.threshold:.3g} on"],
+        ["Trained", when(model.formula_.record.trained_at)],
+        ["Trained on", f"{model.formula_.record.n_rows:,} customers"],
         ["Tested on", f"{len(case.y):,} customers, of whom {case.churners:,} churned ({case.rate:.1%})"],
-        ["Columns in use", f"{len(model.feature_engineer_.columns_)} of {len(model.feature_names)}"],
+        ["Columns in use", f"{len(model.formula_.columns)} of {len(model.formula_.record.raw_columns)}"],
         ["Made with", f"churn_mlops {__version__}, scikit-learn {sklearn_version}, Python {platform.python_version()}"],
     ]
     return [table(["", ""], rows, "The model and its customers")]
@@ -161,7 +147,7 @@ def findings_section(findings: Sequence[Finding]) -> list[Html]:
 # %% ../../nbs/report/case.ipynb #21086f86
 def left_out_section(case: Case) -> list[Html]:
     """Show the columns that the model does not use."""
-    left_out = case.model.feature_engineer_.left_out_
+    left_out = case.model.formula_.record.left_out
     if not left_out:
         return [paragraph("None: every column of the table is in use.")]
     return [

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from ..features.encoders import CategoricalEncoder, FloatArray
+from ..formula.encoding import FloatArray, read_dates, read_numbers
 from .case import Case, is_gap
 from .page import Html, gallery, paragraph
 from .pictures import FIRST, INK, one_line, percent_axis, picture
@@ -35,8 +35,7 @@ def sample_rows(case: Case, size: int) -> npt.NDArray[np.int64]:
 def column_importance(case: Case, repeats: int = 5, size: int = 2_000) -> pd.DataFrame:
     """Return by how much shuffling each raw column lowers the ROC-AUC: mean and spread, highest first."""
     rows, rng = sample_rows(case, size), np.random.default_rng(0)
-    engineer = case.model.feature_engineer_
-    names = [name for name in engineer.raw_names_ if name in case.X and name not in engineer.left_out_]
+    names = [name for name in case.model.formula_.inputs if name in case.X]
     y, before = case.y[rows], roc_auc_score(case.y[rows], case.proba[rows])
     copies = case.X.iloc[np.tile(rows, repeats)].reset_index(drop=True)
     drops = {}
@@ -51,11 +50,12 @@ def column_importance(case: Case, repeats: int = 5, size: int = 2_000) -> pd.Dat
 
 # %% ../../nbs/report/columns.ipynb #6a4cd54f
 def _numbers(case: Case, name: str) -> FloatArray | None:
-    """Return a raw column in the unit of its encoder, or None if it is a category."""
-    encoder = case.model.feature_engineer_.columns_[name]
-    if isinstance(encoder, CategoricalEncoder):
+    """Return a raw column as numbers, gaps filled, or None if it is a category."""
+    column = case.model.formula_.named_columns[name]
+    if column.kind == "categorical":
         return None
-    return np.asarray(encoder.encode(case.X[name])[:, 0] * encoder.scale + encoder.mean, dtype=np.float64)
+    numbers = read_dates(column, case.X[name])[0] if column.kind == "date" else read_numbers(column, case.X[name])
+    return np.where(np.isfinite(numbers), numbers, column.median)
 
 
 def _grid(case: Case, name: str) -> npt.NDArray[np.int64]:
@@ -94,7 +94,7 @@ def _draw_importance(axes: "Axes", importance: pd.DataFrame) -> None:
 def _draw_dependence(axes: "Axes", case: Case, name: str, tried: npt.NDArray[np.int64], mean: FloatArray) -> None:
     """Draw the mean prediction against the values of a column."""
     numbers, values = _numbers(case, name), case.X[name].iloc[tried]
-    kind = case.model.feature_engineer_.columns_[name].kind
+    kind = case.model.formula_.named_columns[name].kind
     if numbers is None or kind == "boolean":
         order = np.argsort(mean)
         axes.barh(range(len(tried)), mean[order], color=FIRST, height=0.7)

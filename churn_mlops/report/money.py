@@ -25,7 +25,7 @@ def campaign_points(case: Case, curve: pd.DataFrame) -> dict[str, dict[str, floa
     """Return what a few campaigns would have brought."""
     best = float(curve["threshold"].iloc[curve["profit_per_customer"].to_numpy().argmax()])
     found = {}
-    own = {} if case.model.threshold_ == 0.5 else {"the model's threshold": case.model.threshold_}
+    own = {} if case.model.formula_.threshold == 0.5 else {"the model's threshold": case.model.formula_.threshold}
     for name, threshold in {"best threshold": best, "threshold 0.5": 0.5, **own, "contact everybody": 0.0}.items():
         called = case.proba >= threshold
         profit = np.interp(called.mean(), curve["share_contacted"], curve["profit_per_customer"])

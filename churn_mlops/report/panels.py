@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..decisions.economics import Economics, best_threshold, profit_curve
 from ..evaluation.explanation import Explanation
-from ..features.encoders import CategoricalEncoder, Encoder
+from ..formula.encoding import Column
 from .case import FittedModel
 from .page import Html, paragraph, table
 from .pictures import FIRST, INK, SECOND, picture
@@ -117,10 +117,10 @@ class Panel:
 _MISSING = ("missing", "")  # to every column, blank text is a gap
 
 
-def _slider(encoder: Any, value: float, **shown: Any) -> Any:
+def _slider(column: Column, value: float, **shown: Any) -> Any:
     """Make a slider over what was seen in training, and the customer's own value, which must lie on a step."""
-    low, high = min(encoder.minimum, value), max(encoder.maximum, value)
-    if all(float(number).is_integer() for number in (low, high, value)) and encoder.n_values <= high - low + 1:
+    low, high = min(column.minimum, value), max(column.maximum, value)
+    if all(float(number).is_integer() for number in (low, high, value)) and column.n_values <= high - low + 1:
         return _widgets().IntSlider(value=int(value), min=int(low), max=int(high), **shown)
     digits = max(2 - floor(log10(high - low or 1)), len(f"{value:.6g}".partition(".")[2]), 0)
     step = 10.0**-digits
@@ -128,10 +128,10 @@ def _slider(encoder: Any, value: float, **shown: Any) -> Any:
     return _widgets().FloatSlider(value=value, step=step, readout_format=f".{digits}f", **ends, **shown)
 
 
-def _choice(encoder: Encoder, value: Any, gaps: bool, **shown: Any) -> Any:
+def _choice(column: Column, value: Any, gaps: bool, **shown: Any) -> Any:
     """Make a list to choose from, or a tick box where there is only yes and no."""
-    if isinstance(encoder, CategoricalEncoder):
-        known = dict.fromkeys([*encoder.categories, *([] if value == "" else [str(value)])])
+    if column.kind == "categorical":
+        known = dict.fromkeys([*column.categories, *([] if value == "" else [str(value)])])
         options: list[tuple[str, Any]] = [(name, name) for name in known]
         chosen: Any = str(value)
     elif gaps:
@@ -141,17 +141,17 @@ def _choice(encoder: Encoder, value: Any, gaps: bool, **shown: Any) -> Any:
     return _widgets().Dropdown(options=[*options, *[_MISSING] * gaps], value=chosen, **shown)
 
 
-def _controls(name: str, encoder: Any, value: Any) -> dict[str, Any]:
+def _controls(name: str, column: Column, value: Any) -> dict[str, Any]:
     """Make the controls of a column: one, and a tick box for the gap beside a slider."""
     gap = bool(pd.isna(value)) or (isinstance(value, str) and not value.strip())
-    gaps = gap or encoder.marks_missing
+    gaps = gap or column.marks_missing
     widgets = _widgets()
     shown = {"description": name, "style": {"description_width": "9.5rem"}, "layout": widgets.Layout(width="24rem")}
-    if encoder.kind == "date":
+    if column.kind == "date":
         return {name: widgets.DatePicker(value=None if gap else pd.Timestamp(value).date(), **shown)}
-    if encoder.kind != "numeric":
-        return {name: _choice(encoder, "" if gap else value, gaps, **shown)}
-    slider = _slider(encoder, encoder.median if gap else float(value), **shown)
+    if column.kind != "numeric":
+        return {name: _choice(column, "" if gap else value, gaps, **shown)}
+    slider = _slider(column, column.median if gap else float(value), **shown)
     if not gaps:
         return {name: slider}
     tick = widgets.Checkbox(value=gap, **{**shown, "description": f"{name} is missing"})
@@ -196,29 +196,28 @@ class ExplainableModel(FittedModel, Protocol):
         """Return what each raw column contributes to the log-odds of each customer."""
 
 
-def _columns_in_use(model: FittedModel) -> dict[str, Encoder]:
+def _columns_in_use(model: FittedModel) -> dict[str, Column]:
     """Return what the model learned of each raw column that it uses."""
-    columns = model.feature_engineer_.columns_
-    return {name: columns[name] for name in model.feature_names if name in columns}
+    return {column.name: column for column in model.formula_.input_columns}
 
 
-def _table(columns: Mapping[str, Encoder], customer: Mapping[str, Any]) -> pd.DataFrame:
+def _table(columns: Mapping[str, Column], customer: Mapping[str, Any]) -> pd.DataFrame:
     """Make a raw table of one customer."""
     return pd.DataFrame.from_records([dict(customer)], columns=list(columns)).astype(object)
 
 
 def _start(
-    model: FittedModel, columns: Mapping[str, Encoder], customer: Mapping[str, Any] | pd.Series | None
+    model: FittedModel, columns: Mapping[str, Column], customer: Mapping[str, Any] | pd.Series | None
 ) -> dict[str, Any]:
     """Return the customer's values of the columns in use, or raise."""
-    given = {name: encoder.example for name, encoder in columns.items()} if customer is None else dict(customer)
+    given = {name: column.example for name, column in columns.items()} if customer is None else dict(customer)
     absent = [name for name in columns if name not in given]
     if absent:
         raise ValueError(f"the customer has no column {', '.join(map(repr, absent))}; give None where it is not known")
     model.predict_proba(_table(columns, given))  # raises if a value is of another kind
     return {
-        name: pd.to_numeric(given[name], errors="coerce") if encoder.kind == "numeric" else given[name]
-        for name, encoder in columns.items()
+        name: pd.to_numeric(given[name], errors="coerce") if column.kind == "numeric" else given[name]
+        for name, column in columns.items()
     }
 
 # %% ../../nbs/report/panels.ipynb #1323f2b8
@@ -272,7 +271,7 @@ def what_if(model: ExplainableModel, customer: Mapping[str, Any] | pd.Series | N
     def answer(values: dict[str, Any]) -> Html:
         X = table_of(values)
         reasons = model.explain(X).reasons(0, top)
-        words = _judge(probability(X), before, model.threshold_)
+        words = _judge(probability(X), before, model.formula_.threshold)
         return Html(words + (_reason_bars(reasons) if reasons else paragraph("No column speaks for or against it.")))
 
     return Panel(controls, answer)

@@ -15,8 +15,8 @@ from sklearn.metrics import confusion_matrix, roc_auc_score
 from sklearn.pipeline import make_pipeline
 
 from ..evaluation.metrics import TABLE_MEANINGS, error_margins, evaluation_table
-from ..features.encoders import FloatArray
 from ..features.engineer import FeatureEngineer
+from ..formula.encoding import FloatArray
 from ..learners.registry import make_estimator
 from .case import Case, tidy
 from .page import Html, from_to, paragraph, table
@@ -48,7 +48,7 @@ def others_of(case: Case, X_train: pd.DataFrame | None, y_train: Any, truth: Any
 
 def figures_frame(case: Case, cv: pd.DataFrame | None, others: dict[str, FloatArray]) -> pd.DataFrame:
     """Return every metric with its interval, the folds and the others."""
-    frame = evaluation_table(case.y, case.proba, threshold=case.model.threshold_, others=others)
+    frame = evaluation_table(case.y, case.proba, threshold=case.model.formula_.threshold, others=others)
     if cv is not None and len(cv):
         frame.insert(3, "cv_mean", cv.mean())
         frame.insert(4, "cv_std", cv.std())
@@ -74,7 +74,7 @@ def _metrics(case: Case, frame: pd.DataFrame) -> Html:
         beside = [*interval, *([_folds(row)] if folds else []), *compared]
         rows.append([str(name), f"{row['value']:.3f}", *beside, TABLE_MEANINGS[str(name)]])
     header += [*(_OTHERS[name] for name in others), "meaning"]
-    return table(header, rows, f"Figures on the test customers, at a threshold of {case.model.threshold_:.3g}")
+    return table(header, rows, f"Figures on the test customers, at a threshold of {case.model.formula_.threshold:.3g}")
 
 # %% ../../nbs/report/quality.ipynb #4843d1dc
 def _surety(case: Case, frame: pd.DataFrame, cv: pd.DataFrame | None) -> list[str]:
@@ -151,7 +151,7 @@ def confusion_counts(case: Case, threshold: float) -> Html:
 
 def decisions_section(case: Case) -> list[Html]:
     """Show what the decisions were, and how many were right."""
-    threshold = case.model.threshold_
+    threshold = case.model.formula_.threshold
     called = case.proba >= threshold
     found = int(case.y[called].sum())
     words = (

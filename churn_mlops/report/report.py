@@ -158,14 +158,14 @@ def _about(case: Case) -> str:
     """Say in a sentence what the report is about."""
     model = case.model
     return (
-        f"A {model.model_type.replace('_', ' ')} model, trained on {model.n_rows_:,} customers, tested on {len(case.y):,} "
-        f"others of whom {case.rate:.1%} churned. Trained {when(model.trained_at_)}."
+        f"A {model.model_type.replace('_', ' ')} model, trained on {model.formula_.record.n_rows:,} customers, tested on {len(case.y):,} "
+        f"others of whom {case.rate:.1%} churned. Trained {when(model.formula_.record.trained_at)}."
     )
 
 
 def _lead(case: Case, frame: pd.DataFrame, economics: Economics | None, findings: Sequence[Finding]) -> str:
     """Say whom to contact, what that is worth, how sure it is, and what the report is about."""
-    threshold = case.model.threshold_
+    threshold = case.model.formula_.threshold
     auc, low, high = map(float, frame.loc["roc_auc", ["value", "low", "high"]])
     called = int((case.proba >= threshold).sum())
     whom = [f"At its threshold of {threshold:.3g}, the model would contact {called:,} of {len(case.y):,} customers."]

@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from ..evaluation.metrics import expected_calibration_error, lift_table, reliability_table
-from ..features.encoders import FloatArray
+from ..formula.encoding import FloatArray
 from .case import Case
 from .page import Html, gallery, paragraph, table
 from .pictures import FIRST, INK, SECOND, percent_axis, picture, thin

@@ -16,7 +16,7 @@ from scipy.stats import chi2
 from sklearn.metrics import roc_auc_score
 
 from ..evaluation.metrics import population_stability_index
-from ..features.encoders import FloatArray
+from ..formula.encoding import FloatArray
 from .case import Case, is_gap, tidy
 from .page import Html, from_to, paragraph, table
 

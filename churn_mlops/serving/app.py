@@ -17,7 +17,7 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from copy import deepcopy
 from datetime import UTC, datetime
@@ -37,7 +37,7 @@ from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
 from .. import __version__
-from ..models.inference import Prediction
+from ..formula.reasons import strongest_reasons
 from churn_mlops.serving.contract import (
     About,
     Answer,
@@ -89,25 +89,26 @@ def _refusing() -> Iterator[None]:
         raise RequestValidationError([{"type": "value_error", "loc": ("body",), "msg": str(error)}]) from None
 
 
-def _predictions(served: ServedModel, rows: Sequence[BaseModel]) -> list[Prediction]:
-    """Predict checked customers."""
-    schema = served.predictor.schema
-    with _refusing():
-        return served.predictor.predict_checked([schema.values(row) for row in rows])
+def _values(row: BaseModel) -> list[Any]:
+    """Return the values of a checked customer, in the order of the model's columns."""
+    return list(vars(row).values())
 
 # %% ../../nbs/serving/app.ipynb #12421782
 def _predict_one(served: ServedModel, metrics: ServerMetrics, body: bytes) -> bytes:
     """Answer ``/predict``."""
     row = _checked(served.row_model, body)
     with _refusing():
-        answer = served.predictor.predict_row(row)
+        answer = served.predictor.predict_values(_values(row))
     metrics.scores([answer["churn_probability"]])
     return to_json(answer)
 
 
 def _predict_many(served: ServedModel, metrics: ServerMetrics, body: bytes) -> bytes:
     """Answer ``/predict/batch``."""
-    answers = _predictions(served, _checked(served.batch_model, body).customers)
+    rows = map(_values, _checked(served.batch_model, body).customers)
+    columns = dict(zip(served.predictor.formula.inputs, map(list, zip(*rows, strict=True)), strict=True))
+    with _refusing():
+        answers = served.predictor.predict_batch(columns)
     metrics.batch(len(answers))
     metrics.scores([answer["churn_probability"] for answer in answers])
     return to_json({"predictions": answers, "total_customers": len(answers)})
@@ -115,16 +116,14 @@ def _predict_many(served: ServedModel, metrics: ServerMetrics, body: bytes) -> b
 
 def _explain_one(served: ServedModel, body: bytes, top: int) -> ExplainedAnswer:
     """Answer ``/explain``."""
-    row = _checked(served.row_model, body)
-    (answer,) = _predictions(served, [row])
-    predictor = served.predictor
+    values, formula = _values(_checked(served.row_model, body)), served.predictor.formula
+    customer = dict(zip(formula.inputs, values, strict=True))
     with _refusing():
-        explained = predictor.model.explain(predictor.schema.table([predictor.schema.values(row)]))
-    told = {
-        "reasons": explained.reasons(0, top),
-        "baseline": explained.baseline,
-        "contributions": explained.contributions.iloc[0].to_dict(),
-    }
+        answer = served.predictor.predict_values(values)
+        explained = formula.contributions({name: [value] for name, value in customer.items()})
+    shares = dict(zip(explained.columns, explained.values[0].tolist(), strict=True))
+    reasons = strongest_reasons(shares, customer, top)
+    told = {"reasons": reasons, "baseline": explained.baseline, "contributions": shares}
     return ExplainedAnswer.model_validate({**answer, **told})
 
 # %% ../../nbs/serving/app.ipynb #956e7d6b
@@ -206,18 +205,18 @@ async def metrics(request: Request) -> Response:
 async def model_info(request: Request) -> ModelInfo:
     """Describe the model."""
     served = await _served(request)
-    model = served.predictor.model
+    formula, record = served.predictor.formula, served.predictor.formula.record
     return ModelInfo(
-        model_type=model.model_type,
-        params=model.params,
-        columns=served.predictor.schema.kinds,
+        model_type=record.model_type,
+        params=dict(record.params),
+        columns={column.name: column.kind for column in formula.input_columns},
         input_schema=served.row_model.model_json_schema(),
-        threshold=model.threshold_,
-        metrics=model.metrics_,
-        trained_at=model.trained_at_,
-        n_rows=model.n_rows_,
+        threshold=formula.threshold,
+        metrics=dict(record.metrics),
+        trained_at=record.trained_at,
+        n_rows=record.n_rows,
         digest=served.digest,
-        environment=model.environment_ or {},
+        environment=dict(record.versions),
     )
 
 # %% ../../nbs/serving/app.ipynb #b5563e75

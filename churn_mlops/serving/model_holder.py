@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, create_model
 
 from ..models.inference import ChurnPredictor
+from .contract import row_model_of
 from ..settings import ServingSettings, Settings, SettingsError, load_settings
 
 # %% ../../nbs/serving/model_holder.ipynb #47d7bfbe
@@ -74,11 +75,11 @@ class ServedModel:
 
     def __init__(self, path: Path, max_rows: int = 10_000) -> None:
         self.predictor = ChurnPredictor(path)
-        self.row_model = self.predictor.schema.row_model
+        self.row_model = row_model_of(self.predictor.formula.input_columns)
         self.batch_model = batch_model_of(self.row_model, max_rows)
-        self.digest = str(self.predictor.model.digest_)
+        self.digest = self.predictor.formula.digest
         self.loaded_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self.predictor.predict(self.predictor.schema.example)
+        self.predictor.predict(self.predictor.formula.example)
 
 # %% ../../nbs/serving/model_holder.ipynb #8112fb88
 def _limits(given: Settings | Path | str | None) -> ServingSettings:

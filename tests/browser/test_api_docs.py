@@ -22,7 +22,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Run `churn-serve` with a small model; give its address."""
     table = generate_sample_data(400)
     model = ChurnModel("logistic_regression").fit(table.drop(columns=["customer_id", "churn"]), table["churn"])
-    path = model.save(tmp_path_factory.mktemp("model") / "churn-model.zip")
+    path = model.save(tmp_path_factory.mktemp("model") / "churn-model.safetensors")
     command = [sys.executable, "-m", "churn_mlops.serving.command", str(path), "--port", "0"]
     environment = {**os.environ, "CHURN_THREADS": "1"}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as server:

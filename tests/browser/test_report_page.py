@@ -20,7 +20,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, open_window: Callable[..., 
     folder = tmp_path_factory.mktemp("report")
     generate_sample_data(800).to_csv(folder / "customers.csv", index=False)
     command = [sys.executable, "-m", "churn_mlops.models.train", "customers.csv", "--model-type", "logistic_regression"]
-    options = ["--report", "report", "--output", "model.zip"]
+    options = ["--report", "report", "--output", "model.safetensors"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [*command, *options], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
