@@ -180,6 +180,13 @@ class TestDecisions:
         assert listed["expected_profit"].is_monotonic_decreasing
         assert (listed["expected_profit"] > 0).all()
 
+    def test_an_id_that_is_a_formula_is_none_in_the_retention_list(self, customers, tmp_path):
+        table = pd.read_csv(customers)
+        table["customer_id"] = "=cmd|' /C calc'!A0"
+        table.to_csv(customers, index=False)
+        churn_train(customers, *QUICK, "--id-column", "customer_id", "--retention-list", "list.csv", cwd=tmp_path)
+        assert set(pd.read_csv(tmp_path / "list.csv")["customer_id"]) == {"'=cmd|' /C calc'!A0"}
+
     def test_report_is_a_page_with_what_was_noticed(self, customers, tmp_path):
         done = churn_train(customers, *QUICK, "--report", "out", cwd=tmp_path)
         page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")

@@ -23,6 +23,7 @@ from .economics import Economics, best_threshold, retention_list
 from .estimators import make_estimator
 from .evaluation import predict_out_of_fold
 from ..settings import DataSettings, EconomicsSettings, ModelSettings, SplitSettings
+from ..utils import spreadsheet_csv, write_file_atomically
 
 # %% ../../nbs/models/training_steps.ipynb #035d1502
 def load_customers(data: DataSettings) -> pd.DataFrame:
@@ -182,7 +183,8 @@ def write_retention_list(
     Parameters
     ----------
     path : Path
-        A file that ends in ``.csv`` or ``.parquet``; missing folders are made.
+        A file that ends in ``.csv`` or ``.parquet``; missing folders are made. Text that a spreadsheet
+        would take for a formula gets an apostrophe in front in a CSV file, see `spreadsheet_csv`.
     model : ChurnModel
         A fitted model.
     customers : Customers
@@ -204,7 +206,7 @@ def write_retention_list(
     listed = retention_list(model, customers.X[there], economics, budget, ids=ids)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".csv":
-        listed.to_csv(path)
+        write_file_atomically(path, spreadsheet_csv(listed).encode())
     else:
         listed.reset_index().to_parquet(path, index=False)
     return len(listed)
