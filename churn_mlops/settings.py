@@ -83,7 +83,12 @@ class DataSettings(_Section):
     )
     positive: _OptionalText = Field(
         default=None,
-        description="The label in the target column that means churn. A label, or empty: the usual one (1, yes, true).",
+        description="The label in the target column that means churn, against all others. A label, or empty: the usual "
+        "one of two (1, yes, true).",
+    )
+    drop_unlabelled: bool = Field(
+        default=False,
+        description="Leave out customers without a label in the target column, and say how many. true or false.",
     )
     sample_size: int = Field(
         default=5000, ge=1, description="Customers to generate where path is empty. A whole number, at least 1."

@@ -145,6 +145,44 @@ class TestOptions:
         done = churn_train(customers, *QUICK, "--positive", "ended", "--json", cwd=tmp_path)
         assert json.loads(done.stdout)["churn_rate"] == (table["churn"] == "Yes").mean()
 
+    def test_the_label_that_counts_as_churn_is_printed(self, customers, tmp_path):
+        assert "churned (churn = 'Yes')\n" in churn_train(customers, *QUICK, cwd=tmp_path).stdout
+
+    def test_a_target_read_the_wrong_way_round_is_questioned_and_turned(self, customers, tmp_path):
+        table = pd.read_csv(customers)
+        kept = table["churn"].map({"Yes": 0, "No": 1}).rename("kept")
+        table.drop(columns="churn").join(kept).to_csv(customers, index=False)
+        asked = churn_train(customers, *QUICK, "--target", "kept", cwd=tmp_path).stdout
+        assert "more than half" in asked
+        assert "churned (kept = 1)" in asked
+        turned = churn_train(customers, *QUICK, "--target", "kept", "--positive", "0", cwd=tmp_path).stdout
+        assert "more than half" not in turned
+        assert "churned (kept = 0)" in turned
+
+    def test_positive_makes_one_label_against_the_rest(self, customers, tmp_path):
+        table = pd.read_csv(customers)
+        table.loc[::3, "churn"] = "Joined"
+        table.to_csv(customers, index=False)
+        assert "--positive" in churn_train(customers, *QUICK, cwd=tmp_path).stderr
+        done = churn_train(customers, *QUICK, "--positive", "Yes", "--json", cwd=tmp_path)
+        result = json.loads(done.stdout)
+        assert (result["churn"], result["churn_rate"]) == ("churn = 'Yes'", (table["churn"] == "Yes").mean())
+
+    def test_drop_unlabelled_leaves_customers_without_a_label_out_and_says_so(self, customers, tmp_path):
+        table = pd.read_csv(customers)
+        table.loc[[7, 9], "churn"] = None
+        table.to_csv(customers, index=False)
+        refused = churn_train(customers, *QUICK, cwd=tmp_path).stderr
+        assert "in 2 of 400 rows (first: row 7; labels found: No, Yes); drop these rows (--drop-unlabelled)" in refused
+        done = churn_train(customers, *QUICK, "--drop-unlabelled", cwd=tmp_path).stdout
+        assert "note: 2 of 400 rows have no label in 'churn' and were dropped" in done
+        assert "398 customers" in done
+
+    def test_settings_are_loaded_once(self, customers, tmp_path):
+        with mock.patch("churn_mlops.models.train.load_settings", wraps=load_settings) as loading:
+            churn_train(customers, *QUICK, "--param", "C=2.0", cwd=tmp_path)
+        assert loading.call_count == 1
+
     def test_settings_file_is_used_and_an_option_comes_first(self, customers, tmp_path):
         file = tmp_path / "mine.ini"
         file.write_text('[model]\ntype = logistic_regression\nparams = {"C": 0.1}\ncv_folds = 0\n')

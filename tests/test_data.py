@@ -5,6 +5,7 @@ import gzip
 import importlib.util
 import io
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from churn_mlops.data import (
     split_data,
     validate_data,
 )
+from churn_mlops.data.validation import drop_unlabelled
 
 COLUMNS = [
     "customer_id",
@@ -447,9 +449,20 @@ class TestEncodeTarget:
         with pytest.raises(ValueError, match=r"'n' has 1,000 labels: (\d+, ){4}\d+ and 995 more;.*--target"):
             encode_target(pd.Series(range(1000), name="n"))
 
-    def test_three_labels_are_refused_with_positive_as_well(self):
-        with pytest.raises(ValueError, match="3 labels"):
-            encode_target(pd.Series(["a", "b", "c"]), positive="a")
+    def test_three_labels_ask_which_one_is_churn(self):
+        with pytest.raises(ValueError, match=r"3 labels: a, b, c;.*--positive"):
+            encode_target(pd.Series(["a", "b", "c"]))
+
+    def test_positive_makes_one_label_against_the_rest(self):
+        assert encode_target(pd.Series(["a", "b", "C", "c "]), positive="c").tolist() == [0, 0, 1, 1]
+
+    def test_positive_that_is_none_of_many_labels_lists_five(self):
+        with pytest.raises(ValueError, match=r"no label 'x': it has 0, 1, 10, 11, 12 and 15 more;"):
+            encode_target(pd.Series(range(20)), positive="x")
+
+    def test_the_first_row_without_a_label_is_named_with_the_remedy(self):
+        with pytest.raises(ValueError, match=r"in 1 of 3 rows \(first: row 2;.*--drop-unlabelled"):
+            encode_target(pd.Series(["Yes", "No", None], name="churn"))
 
     def test_no_rows(self):
         with pytest.raises(ValueError, match="empty"):
@@ -517,3 +530,19 @@ class TestSplitData:
         split = split_data(customers, customers["churn"])
         with pytest.raises(AttributeError):
             split.y_test = split.y_train
+
+
+class TestDropUnlabelled:
+    """`drop_unlabelled`."""
+
+    @pytest.mark.parametrize("missing", [None, np.nan, " ", pd.NA])
+    def test_rows_without_a_label_go_and_are_counted(self, missing):
+        table = pd.DataFrame({"churn": ["Yes", missing, "No", missing], "n": range(4)})
+        with pytest.warns(UserWarning, match=r"2 of 4 rows have no label in 'churn' and were dropped \(first: row 1\)"):
+            assert drop_unlabelled(table, "churn")["n"].tolist() == [0, 2]
+
+    def test_a_table_with_all_labels_is_silent(self):
+        table = pd.DataFrame({"churn": [1, 0]})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert drop_unlabelled(table, "churn").equals(table)

@@ -140,6 +140,13 @@ class TestTarget:
         y = pd.Series(rng.permutation([1] * churners + [0] * (rows - churners)))
         assert kinds(check_table(pd.DataFrame({"usage": rng.random(rows)}), y)) == expected
 
+    @pytest.mark.parametrize(("churners", "expected"), [(500, []), (501, ["majority"])])
+    def test_more_than_half_is_questioned(self, churners, expected):
+        y = pd.Series(np.random.default_rng(0).permutation([1] * churners + [0] * (1000 - churners)))
+        findings = check_table(pd.DataFrame({"usage": np.random.default_rng(1).random(1000)}), y)
+        assert kinds(findings) == expected
+        assert all("--positive" in finding.message for finding in findings)
+
 
 class TestIds:
     """`find_ids`."""

@@ -32,7 +32,9 @@ from churn_mlops.models.train import (
     ReportOption,
     SettingsOption,
     TargetOption,
+    UnlabelledOption,
     VerboseOption,
+    data_options,
 )
 from .training_steps import make_economics, prepare_customers
 from ..settings import DataSettings, Settings, SplitSettings, load_settings
@@ -51,11 +53,14 @@ class LabelledCustomers:
         1 for churn, 0 for staying.
     findings : list of Finding
         What the guards noticed.
+    churn : str
+        The label that counts as churn, with its column: ``Churn = 'Yes'``.
     """
 
     X: pd.DataFrame
     y: pd.Series
     findings: list[Finding]
+    churn: str
 
 
 def load_labelled(model: ChurnModel, data: DataSettings) -> LabelledCustomers:
@@ -77,7 +82,7 @@ def load_labelled(model: ChurnModel, data: DataSettings) -> LabelledCustomers:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If no file is named, a column is missing, or the target is not of two labels in every row.
+        If no file is named, a column is missing, or the target cannot be encoded (see `encode_target`).
     """
     path = data.path
     if path is None:
@@ -90,7 +95,7 @@ def load_labelled(model: ChurnModel, data: DataSettings) -> LabelledCustomers:
         raise ValueError(f"{path}: the model needs columns that the file lacks: {', '.join(map(repr, missing))}")
     known = customers.X.loc[:, customers.X.columns.astype(str).isin(model.feature_names)]
     findings = [finding for finding in check_table(known, customers.y) if finding.kind != "id"]
-    return LabelledCustomers(customers.X, customers.y, findings)
+    return LabelledCustomers(customers.X, customers.y, findings, customers.churn)
 
 # %% ../../nbs/models/evaluate.ipynb #7467178f
 @dataclass(frozen=True)
@@ -107,6 +112,8 @@ class Evaluation:
         How many customers there were.
     churn_rate : float
         The share of them that churned, in [0, 1].
+    churn : str
+        The label that counts as churn, with its column: ``Churn = 'Yes'``.
     findings : list of Finding
         What the guards noticed about the customers.
     warnings : list of str
@@ -119,6 +126,7 @@ class Evaluation:
     figures: pd.DataFrame
     n_rows: int
     churn_rate: float
+    churn: str
     findings: list[Finding]
     warnings: list[str]
     report_path: Path | None = None
@@ -132,6 +140,7 @@ class Evaluation:
             "threshold": self.model.threshold_,
             "n_rows": self.n_rows,
             "churn_rate": self.churn_rate,
+            "churn": self.churn,
             "metrics": figures["value"].to_dict(),
             "intervals": {name: [row["low"], row["high"]] for name, row in figures.iterrows()},
             "findings": [vars(finding) for finding in self.findings],
@@ -178,13 +187,15 @@ def run_evaluation(model_path: Path, settings: Settings, report: Path | None = N
         labels = np.asarray(model.classes_)[y.to_numpy()]
         page = evaluate_report(model, X, labels, findings=customers.findings, economics=economics)
         page.save_folder(report)
-    return Evaluation(model, figures, len(y), float(y.mean()), customers.findings, noticed, report)
+    rate, findings = float(y.mean()), customers.findings
+    return Evaluation(model, figures, len(y), rate, customers.churn, findings, noticed, report)
 
 # %% ../../nbs/models/evaluate.ipynb #b20e1d47
 def _show(evaluation: Evaluation, console: Console) -> None:
     """Print what a person wants to know."""
     print_notes([*map(str, evaluation.findings), *evaluation.warnings], console)
-    console.print(f"{evaluation.n_rows:,} customers, {evaluation.churn_rate:.1%} churned", highlight=False)
+    counted = f"{evaluation.n_rows:,} customers, {evaluation.churn_rate:.1%} churned ({evaluation.churn})"
+    console.print(counted, highlight=False, soft_wrap=True, markup=False)
     figures = evaluation.figures
     columns = {"value": {str(name): f"{value:.3f}" for name, value in figures["value"].items()}}
     if figures["low"].notna().all():
@@ -210,6 +221,7 @@ def evaluate_command(
     target: TargetOption = None,
     id_column: IdOption = None,
     positive: PositiveOption = None,
+    unlabelled: UnlabelledOption = False,
     report: ReportOption = None,
     settings: SettingsOption = None,
     as_json: JsonOption = False,
@@ -221,7 +233,7 @@ def evaluate_command(
     """
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
     with one_line_errors("churn-evaluate"):
-        named = {"path": data, "target": target, "id_column": id_column, "positive": positive}
+        named = data_options(data, target, id_column, positive, unlabelled)
         evaluation = run_evaluation(model, load_settings(settings, data=named), report)
     _show(evaluation, Console(stderr=as_json))
     if as_json:

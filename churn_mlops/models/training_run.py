@@ -88,6 +88,8 @@ class TrainingResult:
         How many customers there were, and how many for training and for the test.
     churn_rate : float
         The share of customers that churned, in [0, 1].
+    churn : str
+        The label that counts as churn, with its column: ``Churn = 'Yes'``.
     seconds : dict of str to float
         How long each step took.
     findings : list of Finding
@@ -109,6 +111,7 @@ class TrainingResult:
     n_train: int
     n_test: int
     churn_rate: float
+    churn: str
     seconds: dict[str, float]
     findings: list[Finding]
     warnings: list[str]
@@ -294,4 +297,5 @@ def _figures(folds: pd.DataFrame, customers: Customers, parts: Split) -> dict[st
         "n_train": len(parts.y_train),
         "n_test": len(parts.y_test),
         "churn_rate": float(customers.y.mean()),
+        "churn": customers.churn,
     }

@@ -17,7 +17,7 @@ from ..data.guards import Finding, check_table
 from ..data.loading import load_table
 from ..data.sample import generate_sample_data
 from ..data.splitting import Split
-from ..data.validation import encode_target, validate_data
+from ..data.validation import drop_unlabelled, encode_target, validate_data
 from .churn_model import ChurnModel
 from .economics import Economics, best_threshold, retention_list
 from .estimators import make_estimator
@@ -53,6 +53,8 @@ class Customers:
         1 for churn, 0 for staying.
     ids, time, groups : Series of shape (n_customers,), or None
         The columns that the settings name for these purposes; no features.
+    churn : str
+        The label that counts as churn, with its column: ``Churn = 'Yes'``.
     """
 
     X: pd.DataFrame
@@ -60,6 +62,7 @@ class Customers:
     ids: pd.Series | None = None
     time: pd.Series | None = None
     groups: pd.Series | None = None
+    churn: str = ""
 
 # %% ../../nbs/models/training_steps.ipynb #ba9dc0f3
 def prepare_customers(table: pd.DataFrame, data: DataSettings, split: SplitSettings) -> Customers:
@@ -81,7 +84,12 @@ def prepare_customers(table: pd.DataFrame, data: DataSettings, split: SplitSetti
     Raises
     ------
     ValueError
-        If a column is not there, no column is left, or the target is not of two labels.
+        If a column is not there, no column is left, or the target cannot be encoded (see `encode_target`).
+
+    Warns
+    -----
+    UserWarning
+        If rows without a label were dropped, which ``[data] drop_unlabelled`` asks for.
     """
     id_column = data.id_column or ("customer_id" if data.path is None else None)
     named = {"ids": id_column, "time": split.time_column, "groups": split.group_column}
@@ -91,11 +99,16 @@ def prepare_customers(table: pd.DataFrame, data: DataSettings, split: SplitSetti
         validate_data(table, required_columns=apart)
     except ValueError as error:
         raise ValueError(f"{error}; name yours with --target and --id-column, or in settings.ini") from None
+    if data.drop_unlabelled:
+        table = drop_unlabelled(table, data.target)
     X = table.drop(columns=apart)
     if X.shape[1] == 0:
         raise ValueError("the table has no column to learn from besides those that the settings name")
     y = encode_target(table[data.target], positive=data.positive)
-    return Customers(X, y, **{purpose: table[column] for purpose, column in named.items()})
+    label = table.loc[y == 1, data.target].iloc[:1].tolist()[0]
+    return Customers(
+        X, y, **{purpose: table[column] for purpose, column in named.items()}, churn=f"{data.target} = {label!r}"
+    )
 
 # %% ../../nbs/models/training_steps.ipynb #e34c895b
 def check_customers(customers: Customers) -> tuple[Customers, list[Finding]]:
