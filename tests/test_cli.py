@@ -305,6 +305,15 @@ class TestGuards:
         assert "final_bill" in done.stderr
         assert "account" not in ChurnModel.load(tmp_path / "models" / "churn-model.zip").feature_names
 
+    def test_a_table_of_nothing_but_ids_ends_with_each_column_and_why(self, tmp_path):
+        table = generate_sample_data(1200)[["customer_id", "churn"]]
+        table["account"], table["phone"] = range(1200), [442_079_460_000 + i * i for i in range(1200)]
+        table.to_csv(tmp_path / "table.csv", index=False)
+        done = churn_train("table.csv", *QUICK, "--id-column", "customer_id", cwd=tmp_path)
+        assert "no column is left to learn from: column 'account' differs in 100% of the rows and holds" in done.stderr
+        assert "column 'phone'" in done.stderr
+        assert "Add columns that customers share" in done.stderr
+
     def test_sample_data_gives_no_note(self, tmp_path):
         assert "note:" not in churn_train(*QUICK, cwd=tmp_path).stdout
 

@@ -125,12 +125,24 @@ def check_customers(customers: Customers) -> tuple[Customers, list[Finding]]:
         The same without columns that are ids.
     findings : list of Finding
         What was noticed. That the order of the file matters is no news where the split is by time.
+
+    Raises
+    ------
+    ValueError
+        If every column is left out; the message names each with the reason.
     """
     findings = check_table(customers.X, customers.y)
     if customers.time is not None:
         findings = [finding for finding in findings if finding.kind not in ("order", "drift")]
     ids = [finding.column for finding in findings if finding.kind == "id"]
-    return replace(customers, X=customers.X.drop(columns=ids)), findings
+    X = customers.X.drop(columns=[name for name in customers.X.columns if str(name) in ids])
+    if X.shape[1] == 0:
+        reasons = "; ".join(finding.message.partition(": ")[0] for finding in findings if finding.kind == "id")
+        raise ValueError(
+            f"no column is left to learn from: {reasons}. Add columns that customers share, such as tenure, plan or "
+            "charges; was a number exported without its decimals, or the wrong table?"
+        )
+    return replace(customers, X=X), findings
 
 # %% ../../nbs/models/training_steps.ipynb #155577c1
 def make_model(model: ModelSettings) -> ChurnModel:
