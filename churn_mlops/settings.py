@@ -74,7 +74,7 @@ class DataSettings(_Section):
     """Section ``[data]``: where the customers come from and what their columns mean."""
 
     path: _OptionalPath = Field(
-        default=None, description="The table of customers: a CSV or Parquet file. Empty: generated sample data."
+        default=None, description="The table of customers: a CSV, Parquet or Excel file. Empty: generated sample data."
     )
     target: _Text = Field(default="churn", description="The column that says who churned. The name of a column.")
     id_column: _OptionalText = Field(

@@ -178,6 +178,17 @@ class TestOptions:
         assert "note: 2 of 400 rows have no label in 'churn' and were dropped" in done
         assert "398 customers" in done
 
+    def test_dates_and_money_of_a_file_are_numbers_and_dates_for_the_model(self, customers, tmp_path):
+        table = pd.read_csv(customers)
+        days = pd.Timestamp("2025-06-30") - pd.to_timedelta(table["tenure"] * 30, unit="D")
+        table["monthly_charges"] = table["monthly_charges"].map("${:,.2f}".format)
+        table.assign(joined=days.dt.strftime("%d/%m/%Y")).to_csv(customers, index=False)
+        done = churn_train(customers, *QUICK, "--id-column", "customer_id", cwd=tmp_path)
+        assert "'monthly_charges' (amounts of money), 'joined' (dates, day/month/year)" in done.stdout
+        asked = {**table.iloc[0].to_dict(), "monthly_charges": 91.54, "joined": days.iloc[0].date().isoformat()}
+        predictor = ChurnPredictor(tmp_path / "models" / "churn-model.zip")
+        assert 0 < predictor.predict(asked)["churn_probability"] < 1
+
     def test_settings_are_loaded_once(self, customers, tmp_path):
         with mock.patch("churn_mlops.models.train.load_settings", wraps=load_settings) as loading:
             churn_train(customers, *QUICK, "--param", "C=2.0", cwd=tmp_path)

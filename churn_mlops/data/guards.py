@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import TargetEncoder
 
+from .reading import read_text
 from .splitting import first_alike
 from .validation import validate_data
 
@@ -144,18 +145,6 @@ def find_duplicates(X: pd.DataFrame) -> list[Finding]:
     return [Finding("duplicates", message, None, float(repeats))]
 
 # %% ../../nbs/data/guards.ipynb #6b9109fe
-def _read_text(known: pd.Series) -> pd.Series:
-    """Return text without gaps as numbers or dates if it is those throughout, else as it is."""
-    numbers = pd.to_numeric(known, errors="coerce")
-    if numbers.notna().all():
-        return numbers.where(np.isfinite(numbers))
-    if known.str.match(r"\d{4}-\d{2}-\d{2}").all():
-        dates = pd.to_datetime(known, format="ISO8601", errors="coerce", utc=True)
-        if dates.notna().all():
-            return dates
-    return known
-
-
 def _typed(column: pd.Series) -> pd.Series:
     """Return a raw column as numbers, dates or text; blank text and infinities are gaps."""
     dtype = column.dtype
@@ -170,7 +159,7 @@ def _typed(column: pd.Series) -> pd.Series:
         column = column.astype(str).where(column.notna())
     codes, values = pd.factorize(column)
     text = pd.Series(values).astype(str).str.strip()
-    return _read_text(text[text != ""]).reindex(codes).set_axis(column.index)
+    return read_text(text[text != ""]).values.reindex(codes).set_axis(column.index)
 
 
 def _typed_table(X: pd.DataFrame) -> pd.DataFrame:

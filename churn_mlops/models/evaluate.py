@@ -21,7 +21,6 @@ from rich.console import Console
 
 from ..commands import metrics_table, one_line_errors, print_notes, run_command
 from ..data.guards import Finding, check_table
-from ..data.loading import load_table
 from .churn_model import ChurnModel
 from .evaluation import TABLE_MEANINGS, evaluation_table
 from .report import check_report_folder, evaluate_report
@@ -36,7 +35,7 @@ from churn_mlops.models.train import (
     VerboseOption,
     data_options,
 )
-from .training_steps import make_economics, prepare_customers
+from .training_steps import load_customers, make_economics, prepare_customers
 from ..settings import DataSettings, Settings, SplitSettings, load_settings
 from ..utils import collect_warnings
 
@@ -89,7 +88,7 @@ def load_labelled(model: ChurnModel, data: DataSettings) -> LabelledCustomers:
         raise ValueError("name a file of customers whose outcome is known")
     if data.positive is None and set(model.classes_.tolist()) != {0, 1}:
         data = data.model_copy(update={"positive": str(model.classes_[1])})
-    customers = prepare_customers(load_table(path, target=data.target), data, SplitSettings())
+    customers = prepare_customers(load_customers(data), data, SplitSettings())
     missing = [name for name in model.feature_names if name not in customers.X.columns.astype(str)]
     if missing:
         raise ValueError(f"{path}: the model needs columns that the file lacks: {', '.join(map(repr, missing))}")
@@ -217,7 +216,7 @@ def _show(evaluation: Evaluation, console: Console) -> None:
 # %% ../../nbs/models/evaluate.ipynb #8c3b3c9a
 def evaluate_command(
     model: Annotated[Path, typer.Argument(help="A model file.")],
-    data: Annotated[Path, typer.Argument(help="A CSV or Parquet file of customers whose outcome is known.")],
+    data: Annotated[Path, typer.Argument(help="A CSV, Parquet or Excel file of customers whose outcome is known.")],
     target: TargetOption = None,
     id_column: IdOption = None,
     positive: PositiveOption = None,

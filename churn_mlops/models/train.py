@@ -115,7 +115,7 @@ def data_options(
 # %% ../../nbs/models/train.ipynb #a19c84f4
 def train_command(
     data: Annotated[
-        Path | None, typer.Argument(help="A CSV or Parquet file of customers. Without it: sample data.")
+        Path | None, typer.Argument(help="A CSV, Parquet or Excel file of customers. Without it: sample data.")
     ] = None,
     target: TargetOption = None,
     id_column: IdOption = None,

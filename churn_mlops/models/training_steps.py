@@ -38,7 +38,9 @@ def load_customers(data: DataSettings) -> pd.DataFrame:
     -------
     DataFrame of shape (n_customers, n_columns)
     """
-    return generate_sample_data(data.sample_size) if data.path is None else load_table(data.path, target=data.target)
+    if data.path is None:
+        return generate_sample_data(data.sample_size)
+    return load_table(data.path, target=data.target, as_text=[data.id_column] if data.id_column else [])
 
 # %% ../../nbs/models/training_steps.ipynb #610c538c
 @dataclass(frozen=True)
