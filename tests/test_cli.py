@@ -16,7 +16,7 @@ import pytest
 from churn_mlops import __version__
 from churn_mlops.data import generate_sample_data
 from churn_mlops.models import ChurnModel, ChurnPredictor
-from churn_mlops.models.train import main
+from churn_mlops.models.train import Customers, compare_with_time, main
 from churn_mlops.pipelines.training import TrainingPipeline
 from churn_mlops.settings import load_settings
 
@@ -291,6 +291,38 @@ class TestSplits:
         assert result.n_test == 100
         assert "month" not in result.model.feature_names
 
+    def test_dates_and_a_random_split_are_told_with_both_figures(self, settings):
+        result = TrainingPipeline(settings()).run()
+        [finding] = [finding for finding in result.findings if finding.kind == "time"]
+        assert finding.column == "month"
+        assert f"an AUC of {result.metrics['roc_auc']:.3f} at random and of {finding.figure:.3f} on" in str(finding)
+        assert finding.figure == pytest.approx(
+            TrainingPipeline(settings(time_column="month")).run().metrics["roc_auc"], abs=1e-9
+        )
+        assert "--time-column month" in str(finding)
+
+    @pytest.mark.parametrize("split", [{"time_column": "month"}, {"group_column": "household"}])
+    def test_a_split_that_is_not_random_is_not_questioned(self, settings, split):
+        assert "time" not in [finding.kind for finding in TrainingPipeline(settings(**split)).run().findings]
+
+    def test_of_a_large_table_20000_customers_are_compared(self, settings):
+        table = generate_sample_data(20_500)
+        table["joined"] = pd.date_range("2001-01-01", periods=len(table), freq="h")
+        customers = Customers(table.drop(columns=["customer_id", "churn"]), table["churn"])
+        [finding] = compare_with_time(ChurnModel("logistic_regression"), customers, settings().split)
+        assert "fitted on 20,000 customers" in str(finding)
+
+    @pytest.mark.parametrize("days", [["2024-01-01"] * 600, [None] * 599 + ["2024-01-01"], list("ab") * 300])
+    def test_dates_that_split_nothing_give_no_note(self, settings, days):
+        table = generate_sample_data(600).assign(day=days)
+        customers = Customers(table.drop(columns=["customer_id", "churn"]), table["churn"])
+        assert compare_with_time(ChurnModel("logistic_regression"), customers, settings().split) == []
+
+    def test_the_option_names_the_column_of_the_time(self, settings, tmp_path):
+        settings()
+        done = churn_train("table.csv", *QUICK, "--time-column", "month", "--json", cwd=tmp_path)
+        assert json.loads(done.stdout)["n_test"] == 100
+
     def test_group_column_is_no_feature(self, settings):
         result = TrainingPipeline(settings(group_column="household")).run()
         assert "household" not in result.model.feature_names
@@ -419,8 +451,8 @@ def test_the_run_and_its_steps_can_be_imported_beside_the_command():
 
     run = {"TrainingResult", "run_training", "train_model"}
     steps = {
-        *("Customers", "check_customers", "choose_threshold", "load_customers", "make_economics", "make_model"),
-        *("prepare_customers", "write_retention_list"),
+        *("Customers", "check_customers", "choose_threshold", "compare_with_time", "load_customers", "make_economics"),
+        *("make_model", "prepare_customers", "write_retention_list"),
     }
     assert {name for name in run if getattr(train, name) is getattr(training_run, name)} == run
     assert {name for name in steps if getattr(train, name) is getattr(training_steps, name)} == steps

@@ -364,7 +364,7 @@ def find_leaks(X: pd.DataFrame, y: pd.Series) -> list[Finding]:
 # %% ../../nbs/data/guards.ipynb #39f24cd1
 _SPLIT_BY_TIME = (
     "if the file is in the order of time, split by time, so that the test is on the newest customers "
-    "(time_column in [split] of settings.ini, or split_data(..., time=...))"
+    "(--time-column NAME, time_column in [split] of settings.ini, or split_data(..., time=...))"
 )
 
 

@@ -30,6 +30,7 @@ from .training_run import train_model as train_model
 from .training_steps import Customers as Customers
 from .training_steps import check_customers as check_customers
 from .training_steps import choose_threshold as choose_threshold
+from .training_steps import compare_with_time as compare_with_time
 from .training_steps import load_customers as load_customers
 from .training_steps import make_economics as make_economics
 from .training_steps import make_model as make_model

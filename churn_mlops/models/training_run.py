@@ -28,6 +28,7 @@ from churn_mlops.models.training_steps import (
     Customers,
     check_customers,
     choose_threshold,
+    compare_with_time,
     load_customers,
     make_economics,
     make_model,
@@ -161,6 +162,7 @@ def run_training(settings: Settings, step: Step = nullcontext) -> TrainingResult
             customers = prepare_customers(table, settings.data, settings.split)
         with _timed(step, "check", seconds):
             customers, findings = check_customers(customers)
+            findings += compare_with_time(unfitted, customers, settings.split)
         with _timed(step, "split", seconds):
             parts = _split(customers, settings)
         with _timed(step, "fit", seconds):
