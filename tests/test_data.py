@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
@@ -374,11 +374,13 @@ class TestReadText:
         reading = read_text(pd.Series(values))
         assert (reading.values.tolist(), reading.what, reading.doubt) == (values, "", "")
 
+    @settings(deadline=None)
     @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip), min_size=1, max_size=4))
     def test_no_text_stops_it(self, values):
         reading = read_text(pd.Series([value.strip() for value in values]))
         assert len(reading.values) == len(values)
 
+    @settings(deadline=None)
     @given(st.lists(st.dates(min_value=date(1800, 1, 1), max_value=date(2200, 1, 1)), min_size=1, max_size=9))
     def test_a_date_that_is_read_is_the_date_that_was_written(self, days):
         reading = read_text(pd.Series([f"{day:%d/%m/%Y}" for day in days]))

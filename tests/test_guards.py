@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from churn_mlops.data import Finding, check_table, encode_target, generate_sample_data, load_csv
@@ -107,6 +107,7 @@ class TestCheckTable:
         with pytest.raises(ValueError, match="empty"):
             check_table(pd.DataFrame({"tenure": []}), pd.Series([], dtype=int))
 
+    @settings(deadline=None)
     @given(
         st.lists(st.integers(0, 1), min_size=1, max_size=40),
         st.sampled_from(

@@ -151,7 +151,7 @@ def _typed(column: pd.Series) -> pd.Series:
     if pd.api.types.is_datetime64_any_dtype(dtype):
         return column
     if pd.api.types.is_timedelta64_dtype(dtype):
-        column = pd.Series(column.dt.total_seconds())
+        column = pd.Series(column.dt.total_seconds() / 86_400)
     if pd.api.types.is_numeric_dtype(column.dtype):
         numbers = pd.Series(column.to_numpy(dtype=float, na_value=np.nan), index=column.index)
         return numbers.where(np.isfinite(numbers))

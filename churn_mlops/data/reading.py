@@ -92,7 +92,6 @@ _ORDERS = {
     "year/month/day": ("%Y/%m/%d", "%y/%m/%d"),
 }
 _TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
-_MONTH = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
 
 
 def _dates_as(text: pd.Series, form: str) -> pd.Series | None:
@@ -120,6 +119,9 @@ def _read_dates(text: pd.Series) -> Reading | None:
     if not _all_equal(list(found.values())):
         return Reading(text, doubt=f"dates that may be {' or '.join(found)}")
     return Reading(next(iter(found.values())), f"dates, {next(iter(found))}")
+
+# %% ../../nbs/data/reading.ipynb #ae743591
+_MONTH = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
 
 
 def _read_dates_in_words(text: pd.Series) -> Reading | None:
@@ -166,11 +168,13 @@ def _is_text(column: pd.Series) -> bool:
 
 
 def _read_column(column: pd.Series) -> Reading:
-    """Read a column of text with gaps; blank text is one."""
+    """Read a column of text with gaps; blank text is one, and where nothing is read the column stays as it is."""
     codes, values = pd.factorize(column)
     text = pd.Series(values, dtype=object).astype(str).str.strip()
     reading = read_text(text[text != ""])
-    return Reading(reading.values.reindex(codes).set_axis(column.index), reading.what, reading.doubt)
+    if not reading.what:
+        return Reading(column, doubt=reading.doubt)
+    return Reading(reading.values.reindex(codes).set_axis(column.index), reading.what)
 
 # %% ../../nbs/data/reading.ipynb #c4a5fa8e
 def read_columns(table: pd.DataFrame, as_text: Collection[object] = ()) -> pd.DataFrame:

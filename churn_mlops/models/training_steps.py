@@ -224,8 +224,8 @@ def compare_with_time(model: ChurnModel, customers: Customers, split: SplitSetti
         message = (
             f"column {name!r} holds dates, and the split is random: {model.model_type}, fitted on {len(X):,} customers for "
             f"this note, has an AUC of {at_random:.3f} at random and of {in_order:.3f} on the newest customers by this "
-            "column; expect the second of tomorrow's customers, and get all figures in time order with "
-            f"--time-column {shlex.quote(name)}"
+            f"column; for tomorrow's customers expect the second, and --time-column {shlex.quote(name)} gives all figures in "
+            "time order"
         )
         findings.append(Finding("time", message, name, in_order))
     return findings
