@@ -55,7 +55,8 @@ _ALIKE = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u2019": "
 def _in_style(text: pd.Series, thousands: str, decimal: str) -> pd.Series | None:
     """Return the numbers, if all are written with these two marks."""
     t, d = re.escape(thousands), re.escape(decimal)
-    if not text.str.fullmatch(rf"[+-]?(?:0|[1-9]\d*|[1-9]\d{{0,2}}(?:{t}\d{{3}})+)(?:{d}\d+)?").all():
+    style = rf"[+-]?(?:0|[1-9]\d*|[1-9]\d{{0,2}}(?:{t}\d{{3}})+)(?:{d}\d+)?"
+    if not (text.head(100).str.fullmatch(style).all() and text.str.fullmatch(style).all()):
         return None
     return text.str.replace(thousands, "", regex=False).str.replace(decimal, ".", regex=False).astype(float)
 
