@@ -35,8 +35,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, SplineTransformer, StandardScaler
 from threadpoolctl import threadpool_limits
 
+from churn_mlops.learners.registry import MODEL_TYPES
 from churn_mlops.models import ChurnModel
-from churn_mlops.models.estimators import MODEL_TYPES
 from churn_mlops.models.train import IdOption, PositiveOption, TargetOption
 
 SEED = 0

@@ -27,8 +27,8 @@ from accuracy import prepared
 from options import DataArgument, JsonFileOption, SampleOption, customers
 from results import save
 
+from churn_mlops.learners.registry import MODEL_TYPES, make_estimator
 from churn_mlops.models import ChurnModel, ChurnPredictor
-from churn_mlops.models.estimators import MODEL_TYPES, make_estimator
 from churn_mlops.models.train import IdOption, PositiveOption, TargetOption
 
 

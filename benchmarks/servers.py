@@ -43,8 +43,8 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from churn_mlops.learners.registry import make_estimator
 from churn_mlops.models import ChurnModel, ChurnPredictor
-from churn_mlops.models.estimators import make_estimator
 from churn_mlops.models.train import IdOption, PositiveOption, TargetOption
 
 APPS = Path(__file__).resolve().parent / "apps"

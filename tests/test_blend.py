@@ -11,7 +11,9 @@ from threadpoolctl import threadpool_info
 
 from churn_mlops.data import load_csv
 from churn_mlops.features import FeatureEngineer
-from churn_mlops.models.blend import BaggedBoosting, BlendedClassifier, SplineLogistic, learn_term
+from churn_mlops.learners.blend import BlendedClassifier
+from churn_mlops.learners.boosting import BaggedBoosting
+from churn_mlops.learners.splines import SplineLogistic, learn_term
 from churn_mlops.threads import limit_threads, usable_cores
 
 CLASSIFIERS = [SplineLogistic, BaggedBoosting, BlendedClassifier]
@@ -139,10 +141,10 @@ def test_state_is_made_of_few_plain_types(table):
     data = skops.io.dumps(BlendedClassifier(random_state=0).fit(*table))
     unknown = set(skops.io.get_untrusted_types(data=data))
     assert unknown <= {
-        "churn_mlops.models.blend.BlendedClassifier",
-        "churn_mlops.models.blend.SplineLogistic",
-        "churn_mlops.models.blend.SplineTerm",
-        "churn_mlops.models.blend.BaggedBoosting",
+        "churn_mlops.learners.blend.BlendedClassifier",
+        "churn_mlops.learners.splines.SplineLogistic",
+        "churn_mlops.learners.splines.SplineTerm",
+        "churn_mlops.learners.boosting.BaggedBoosting",
         "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
         "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
         "sklearn._loss.link.Interval",

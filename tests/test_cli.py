@@ -114,7 +114,7 @@ class TestOutput:
         assert "RuntimeWarning" not in real_churn_train("--help", cwd=tmp_path).stderr
 
 
-@pytest.mark.parametrize("module", ["models.train", "models.evaluate", "serving.command"])
+@pytest.mark.parametrize("module", ["models.train", "pipelines.evaluate", "serving.command"])
 def test_every_command_tells_its_version(module, capsys):
     with pytest.raises(SystemExit) as ended:
         importlib.import_module(f"churn_mlops.{module}").main(["--version"])
@@ -407,7 +407,7 @@ class TestMistakes:
             raise KeyboardInterrupt  # what Ctrl-C becomes
 
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr("churn_mlops.models.training_run.load_customers", interrupted)
+        monkeypatch.setattr("churn_mlops.models.training.load_customers", interrupted)
         with pytest.raises(SystemExit, match="130"):
             main([])
         assert capsys.readouterr().err == "churn-train: stopped; nothing was changed\n"
@@ -447,12 +447,13 @@ class TestTrainingPipeline:
 
 
 def test_the_run_and_its_steps_can_be_imported_beside_the_command():
-    from churn_mlops.models import train, training_run, training_steps
+    from churn_mlops.data import customers
+    from churn_mlops.models import train, training
 
-    run = {"TrainingResult", "run_training", "train_model"}
-    steps = {
-        *("Customers", "check_customers", "choose_threshold", "compare_with_time", "load_customers", "make_economics"),
-        *("make_model", "prepare_customers", "write_retention_list"),
+    run = {
+        *("TrainingResult", "run_training", "train_model"),
+        *("choose_threshold", "compare_with_time", "make_economics", "make_model", "write_retention_list"),
     }
-    assert {name for name in run if getattr(train, name) is getattr(training_run, name)} == run
-    assert {name for name in steps if getattr(train, name) is getattr(training_steps, name)} == steps
+    steps = {"Customers", "check_customers", "load_customers", "prepare_customers"}
+    assert {name for name in run if getattr(train, name) is getattr(training, name)} == run
+    assert {name for name in steps if getattr(train, name) is getattr(customers, name)} == steps

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from churn_mlops.features import FeatureEngineer
+from churn_mlops.learners.trees import Tree
 from churn_mlops.models import ChurnModel, ChurnPredictor, compiled, tree_walks
 from churn_mlops.models.compiled import Plan
 from churn_mlops.models.schema import InputSchema
 from churn_mlops.models.tree_walks import Compiled
-from churn_mlops.models.trees import Tree
 
 FEW = {
     "blend": {"max_iter": 60},

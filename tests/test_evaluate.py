@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from churn_mlops.data import generate_sample_data
-from churn_mlops.models import ChurnModel, evaluate_report
-from churn_mlops.models.evaluate import main
-from churn_mlops.models.evaluation import evaluate_predictions
+from churn_mlops.evaluation.metrics import evaluate_predictions
+from churn_mlops.models import ChurnModel
+from churn_mlops.pipelines.evaluate import main
+from churn_mlops.report import evaluate_report
 
 pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.usefixtures("few_draws")]
 

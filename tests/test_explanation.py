@@ -8,18 +8,18 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from sklearn.exceptions import NotFittedError
 
 from churn_mlops.data import generate_sample_data
-from churn_mlops.features import FeatureEngineer
-from churn_mlops.models import ChurnModel, ChurnPredictor
-from churn_mlops.models.estimators import MODEL_TYPES
-from churn_mlops.models.explanation import (
+from churn_mlops.evaluation.explanation import (
     Explanation,
     FeatureMap,
     explain_log_odds,
     global_importance,
     partial_dependence_table,
 )
-from churn_mlops.models.shapley import average_value, shapley_values
-from churn_mlops.models.trees import boosting_trees, forest_trees
+from churn_mlops.evaluation.shapley import average_value, shapley_values
+from churn_mlops.features import FeatureEngineer
+from churn_mlops.learners.registry import MODEL_TYPES
+from churn_mlops.learners.trees import boosting_trees, forest_trees
+from churn_mlops.models import ChurnModel, ChurnPredictor
 
 SMALL = {
     "blend": {"max_iter": 20, "cv": 2},

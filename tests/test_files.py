@@ -23,10 +23,10 @@ from sklearn.linear_model import LogisticRegression
 
 from churn_mlops.data import generate_sample_data
 from churn_mlops.features import FeatureEngineer
+from churn_mlops.learners.blend import BlendedClassifier
+from churn_mlops.learners.lightgbm import LightGBMClassifier
 from churn_mlops.models import persistence
-from churn_mlops.models.blend import BlendedClassifier
 from churn_mlops.models.description import TRUSTED_TYPES, refused_types
-from churn_mlops.models.lightgbm import LightGBMClassifier
 from churn_mlops.models.persistence import ModelFileError, UnsafeModelError, read_model_file, write_model_file
 
 ESTIMATORS = {

@@ -1,5 +1,6 @@
 """What must hold in the repository itself: notebooks and package in step, checks clean, site and README whole."""
 
+import ast
 import fnmatch
 import json
 import os
@@ -153,6 +154,29 @@ def test_links_of_a_notebook_lead_somewhere(name: str) -> None:
                 if not there.exists() and there.resolve() not in made:
                     broken.append(f"cell {place} (id {cell['id']}): {target} leads nowhere")
     assert not broken
+
+
+LEAVING = {"compiled", "churn_model", "persistence"}  # modules whose private names tests still use; they go soon
+
+
+def private_uses(file: Path) -> list[str]:
+    """List the private names that a file takes from other modules of the package."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    ours, used = set(), []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("churn_mlops")):
+            ours |= {each.asname or each.name for each in node.names} - LEAVING
+            used += [f"line {node.lineno}: {each.name}" for each in node.names if re.match(r"_[^_]", each.name)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ours:
+            used += [f"line {node.lineno}: {node.value.id}.{node.attr}"] * bool(re.match(r"_[^_]", node.attr))
+    return used
+
+
+@pytest.mark.parametrize("folder", ["churn_mlops", "tests", "benchmarks", "tools"])
+def test_a_private_name_stays_in_its_notebook(folder: str) -> None:
+    files = [file for file in sorted((ROOT / folder).rglob("*.py")) if file.name != "_modidx.py"]
+    assert {file.relative_to(ROOT).as_posix(): private_uses(file) for file in files if private_uses(file)} == {}
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from churn_mlops.models.lightgbm import LightGBMClassifier
+from churn_mlops.learners.lightgbm import LightGBMClassifier
 
 
 @pytest.mark.usefixtures("array_api")

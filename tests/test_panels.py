@@ -12,11 +12,12 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 from churn_mlops.data import generate_sample_data
+from churn_mlops.decisions.economics import Economics, profit_curve
 from churn_mlops.features import FeatureEngineer
-from churn_mlops.models import ChurnModel, panels
-from churn_mlops.models.economics import Economics, profit_curve
-from churn_mlops.models.estimators import MODEL_TYPES
-from churn_mlops.models.panels import Panel, threshold_slider, what_if
+from churn_mlops.learners.registry import MODEL_TYPES
+from churn_mlops.models import ChurnModel
+from churn_mlops.report import panels
+from churn_mlops.report.panels import Panel, threshold_slider, what_if
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "nbs").rglob("*.ipynb"))
 VIEW = "application/vnd.jupyter.widget-view+json"

@@ -19,14 +19,10 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 from sklearn.inspection import permutation_importance
 
-from churn_mlops import pages
 from churn_mlops.data import generate_sample_data, split_data
 from churn_mlops.data.guards import Finding
-from churn_mlops.models import report_case, report_columns, report_groups, report_money, report_quality, report_scores
-from churn_mlops.models.churn_model import ChurnModel
-from churn_mlops.models.economics import Economics
-from churn_mlops.models.estimators import MODEL_TYPES
-from churn_mlops.models.evaluation import (
+from churn_mlops.decisions.economics import Economics
+from churn_mlops.evaluation.metrics import (
     METRIC_MEANINGS,
     bootstrap_intervals,
     evaluate_predictions,
@@ -35,7 +31,16 @@ from churn_mlops.models.evaluation import (
     population_stability_index,
     reliability_table,
 )
-from churn_mlops.models.report import EvaluationReport, evaluate_report
+from churn_mlops.learners.registry import MODEL_TYPES
+from churn_mlops.models.churn_model import ChurnModel
+from churn_mlops.report import case as report_case
+from churn_mlops.report import columns as report_columns
+from churn_mlops.report import money as report_money
+from churn_mlops.report import page as pages
+from churn_mlops.report import quality as report_quality
+from churn_mlops.report import scores as report_scores
+from churn_mlops.report import segments as report_segments
+from churn_mlops.report.report import EvaluationReport, evaluate_report
 
 HOSTILE = '<script>alert("x")</script>'
 OUTCOMES = st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), min_size=1, max_size=60)
@@ -147,7 +152,7 @@ class TestPage:
     def test_it_begins_with_whom_to_contact_what_that_brings_and_how_sure_it_is(self, html: str, case: Any) -> None:
         top = html[html.index("<header>") : html.index("<nav")]
         curve = report_money.profit_curve(case.y, case.proba, Economics())
-        best = report_money._campaigns(case, curve)["best threshold"]
+        best = report_money.campaign_points(case, curve)["best threshold"]
         assert f"Contact {best['contacted']} of {len(case.y)} customers" in top
         assert f"that brings {best['profit']:.2f} per customer" in top
         assert re.search(r"roc_auc\) is 0\.\d{3} \(95% interval 0\.\d{3} . [01]\.\d{3}\)", top)
@@ -285,7 +290,7 @@ class TestRefusals:
             evaluate_report(model, split.X_test, split.y_test)
 
     def test_the_module_is_imported_without_matplotlib(self) -> None:
-        code = "import sys, churn_mlops.models.report; sys.exit('matplotlib' in sys.modules)"
+        code = "import sys, churn_mlops.report.report; sys.exit('matplotlib' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
 
 
@@ -331,7 +336,7 @@ class TestFigures:
     def test_the_error_that_chance_explains_is_exceeded_in_one_case_of_twenty(self) -> None:
         rng = np.random.default_rng(1)
         proba = rng.beta(1.2, 3, 1_000)
-        limit = report_scores._chance_error(proba)
+        limit = report_scores.chance_error(proba)
         errors = [expected_calibration_error(rng.random(1_000) < proba, proba) for _ in range(400)]
         assert 0.01 < np.mean(np.array(errors) > limit) < 0.12
 
@@ -360,7 +365,7 @@ class TestMoney:
         curve = report_money.profit_curve(case.y, case.proba, Economics(acceptance=0.3))
         called = case.proba >= 0.5
         expected = (case.y[called].sum() * (0.3 * 190 - 1) - (1 - case.y[called]).sum() * 11) / len(case.y)
-        assert report_money._campaigns(case, curve)["threshold 0.5"]["profit"] == pytest.approx(expected)
+        assert report_money.campaign_points(case, curve)["threshold 0.5"]["profit"] == pytest.approx(expected)
 
 
 class TestColumns:
@@ -377,7 +382,7 @@ class TestColumns:
         assert "constant" not in report_columns.column_importance(case, repeats=1).index
 
     def test_large_tables_are_sampled_with_their_churn_rate(self, case: Any) -> None:
-        rows = report_columns._sample(case, 100)
+        rows = report_columns.sample_rows(case, 100)
         assert len(rows) == pytest.approx(100, abs=1)
         assert case.y[rows].mean() == pytest.approx(case.rate, abs=0.01)
 
@@ -390,7 +395,7 @@ class TestColumns:
 
     def test_a_column_without_values_in_the_test_has_no_picture(self, case: Any) -> None:
         empty = report_case.Case(case.model, case.X.assign(tech_support=None), case.y, case.proba)
-        assert report_columns._dependence_picture(empty, "tech_support") == []
+        assert report_columns.dependence_picture(empty, "tech_support") == []
 
     def test_a_model_that_cannot_rank_has_no_important_column(self, case: Any) -> None:
         importance = pd.DataFrame({"drop": [0.0, -0.01], "spread": [0.0, 0.0]}, index=["a", "b"])
@@ -399,30 +404,30 @@ class TestColumns:
 
 class TestSegments:
     def test_fewer_than_30_customers_are_too_few(self) -> None:
-        row = report_groups._segment_row("a", np.array([0, 1] * 14 + [1]), np.full(29, 0.5))
+        row = report_segments.segment_row("a", np.array([0, 1] * 14 + [1]), np.full(29, 0.5))
         assert row[1:] == ["29", "–", "–", "–", "too few customers to say"]  # noqa: RUF001
 
     @pytest.mark.parametrize("label", [0, 1])
     def test_fewer_than_5_of_a_kind_have_no_auc(self, label: int) -> None:
         y = np.array([label] * 4 + [1 - label] * 60)
-        row = report_groups._segment_row("a", y, np.full(64, y.mean()))
+        row = report_segments.segment_row("a", y, np.full(64, y.mean()))
         assert row[4:] == ["–", "too few customers to say how well they are ranked"]  # noqa: RUF001
 
     def test_predictions_beyond_chance_are_pointed_out(self) -> None:
         y = np.array([1] * 20 + [0] * 180)
-        assert "predicted too high" in report_groups._segment_row("a", y, np.full(200, 0.4))[-1]
+        assert "predicted too high" in report_segments.segment_row("a", y, np.full(200, 0.4))[-1]
 
     def test_a_ranking_that_could_be_chance_is_pointed_out(self) -> None:
         y, proba = np.array([1] * 20 + [0] * 180), np.tile([0.08, 0.12], 100)
-        assert report_groups._segment_row("a", y, proba)[-1] == "ranking could be chance"
+        assert report_segments.segment_row("a", y, proba)[-1] == "ranking could be chance"
 
     def test_gaps_are_a_segment(self, case: Any) -> None:
-        segments = report_groups._segments_of(case, "tech_support")
+        segments = report_segments.segments_of(case, "tech_support")
         assert segments is not None
         assert "(missing)" in set(segments)
 
     def test_a_column_of_many_values_makes_no_segments(self, case: Any) -> None:
-        assert report_groups._segments_of(case, "monthly_charges") is None
+        assert report_segments.segments_of(case, "monthly_charges") is None
 
 
 class TestComparison:
@@ -439,8 +444,10 @@ class TestComparison:
     def test_a_difference_that_chance_explains_is_said_to_be_one(self, case: Any) -> None:
         rng = np.random.default_rng(0)
         same = np.clip(case.proba + rng.normal(0, 0.01, len(case.proba)), 0, 1)
-        assert "which chance explains" in report_quality._difference(case, "logistic_regression", same)
-        assert "more than chance explains" in report_quality._difference(case, "always_no", rng.random(len(case.proba)))
+        assert "which chance explains" in report_quality.ranking_difference(case, "logistic_regression", same)
+        assert "more than chance explains" in report_quality.ranking_difference(
+            case, "always_no", rng.random(len(case.proba))
+        )
 
     def test_truth_of_another_length_is_refused(self, model: ChurnModel, split: Any) -> None:
         with pytest.raises(ValueError, match="truth has 3 probabilities, but there are 300 customers"):
@@ -448,7 +455,9 @@ class TestComparison:
 
     def test_the_confusion_matrix_counts_every_customer_once(self, case: Any) -> None:
         cells = [
-            text for text in Reader(report_quality._confusion(case, 0.5)).texts if re.fullmatch(r"\d+ \(.*%\)", text)
+            text
+            for text in Reader(report_quality.confusion_counts(case, 0.5)).texts
+            if re.fullmatch(r"\d+ \(.*%\)", text)
         ]
         assert sum(int(cell.split()[0]) for cell in cells) == len(case.y)
 
@@ -462,16 +471,16 @@ class TestComparison:
 
 class TestDrift:
     def test_without_training_customers_nothing_is_invented(self, case: Any) -> None:
-        assert "nothing can be said" in "".join(report_groups.drift_section(case, None, None))
+        assert "nothing can be said" in "".join(report_segments.drift_section(case, None, None))
 
     def test_the_same_kind_of_customers_has_not_drifted(self, case: Any, split: Any) -> None:
         assert "no more than chance explains" in "".join(
-            report_groups.drift_section(case, split.X_train, split.y_train)
+            report_segments.drift_section(case, split.X_train, split.y_train)
         )
 
     def test_another_kind_of_customers_has(self, case: Any, split: Any) -> None:
         loyal = split.X_train[split.X_train["tenure $x_1$"] > 50]
-        assert "more than chance explains: a large change" in "".join(report_groups.drift_section(case, loyal, None))
+        assert "more than chance explains: a large change" in "".join(report_segments.drift_section(case, loyal, None))
 
     def test_index_follows_the_formula(self) -> None:
         before, now = np.repeat([0.1, 0.9], [80, 20]), np.repeat([0.1, 0.9], [50, 50])
@@ -492,14 +501,16 @@ class TestDrift:
 class TestChosenSegments:
     @pytest.mark.parametrize("name", ["monthly_charges", "joined", "total_charges"])
     def test_numbers_and_dates_are_cut_into_quarters(self, case: Any, name: str) -> None:
-        sizes = report_groups._cut(case, name).drop(case.X.index[report_case.is_gap(case.X[name])]).value_counts()
+        sizes = (
+            report_segments.cut_segments(case, name).drop(case.X.index[report_case.is_gap(case.X[name])]).value_counts()
+        )
         assert len(sizes) == 4
         assert sizes.max() - sizes.min() < 0.1 * len(case.y)
 
     def test_texts_of_many_values_keep_the_most_frequent(self, case: Any) -> None:
         X = case.X.assign(city=[f"c{i % 40}" for i in range(len(case.X))])
         many = report_case.Case(case.model, X, case.y, case.proba)
-        segments = report_groups._cut(many, "city")
+        segments = report_segments.cut_segments(many, "city")
         assert segments.nunique() == 10
         assert "(others)" in set(segments)
 
@@ -508,8 +519,8 @@ class TestChosenSegments:
             evaluate_report(model, split.X_test, split.y_test, segments=["city"])
 
     def test_the_interval_of_a_rate_is_wilsons(self) -> None:
-        assert report_groups._rate_interval(10, 100) == pytest.approx((0.0552, 0.1744), abs=1e-4)
-        assert report_groups._rate_interval(0, 50)[0] == pytest.approx(0)
+        assert report_segments.rate_interval(10, 100) == pytest.approx((0.0552, 0.1744), abs=1e-4)
+        assert report_segments.rate_interval(0, 50)[0] == pytest.approx(0)
 
 
 def made(html: str) -> EvaluationReport:

@@ -137,7 +137,7 @@ def test_reference_has_every_option_setting_and_path(site: Path) -> None:
             assert f"{verb.upper()} {path}</h2>" in http
 
 
-COMMANDS = {"churn-train": "models.train", "churn-evaluate": "models.evaluate", "churn-serve": "serving.command"}
+COMMANDS = {"churn-train": "models.train", "churn-evaluate": "pipelines.evaluate", "churn-serve": "serving.command"}
 
 
 def test_overloaded_function_is_shown_once(site: Path) -> None:
@@ -146,7 +146,7 @@ def test_overloaded_function_is_shown_once(site: Path) -> None:
 
 
 def test_formulas_need_no_script(site: Path) -> None:
-    text = (site / "models" / "evaluation.html").read_text(encoding="utf-8")
+    text = (site / "evaluation" / "metrics.html").read_text(encoding="utf-8")
     assert "<math" in text
     assert "katex" not in text.lower()
 
@@ -165,7 +165,7 @@ def test_llms_txt_leads_to_a_copy_of_every_page(site: Path) -> None:
 
 
 def test_chapters_link_the_glossary_at_the_first_use_of_a_term(site: Path) -> None:
-    text = (site / "models" / "economics.html").read_text(encoding="utf-8")
+    text = (site / "decisions" / "economics.html").read_text(encoding="utf-8")
     assert text.count('href="../glossary.html#threshold"') == 1
 
 
@@ -226,7 +226,7 @@ def test_edit_links_lead_to_sources_that_exist(addressed: Path) -> None:
     for name in pages(addressed):
         text = (addressed / name).read_text(encoding="utf-8")
         links[name] = re.findall(r'href="https://github\.com/example/churn/edit/main/([^"]+)"', text)
-    assert links["models/economics.html"] == ["nbs/models/economics.ipynb"]
+    assert links["decisions/economics.html"] == ["nbs/decisions/economics.ipynb"]
     assert links["reference/models.html"] == []
     assert [path for paths in links.values() for path in paths if not (ROOT / path).is_file()] == []
 

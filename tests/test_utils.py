@@ -1,4 +1,4 @@
-"""Utilities: the timer changes nothing but the log, and lazy names behave like ordinary ones."""
+"""Utilities: the timer changes nothing but the log, and names that packages hand on behave like ordinary ones."""
 
 import asyncio
 import importlib
@@ -10,12 +10,10 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pandas as pd
 import pytest
 
-from churn_mlops.lazy import lazy_exports
 from churn_mlops.utils import spreadsheet_csv, timing
 
 ROOT = Path(__file__).parents[1]
@@ -174,75 +172,61 @@ def test_timing_hands_an_async_generator_on_as_it_is(caplog: pytest.LogCaptureFi
     assert len(caplog.records) == 1
 
 
-# --- lazy_exports -----------------------------------------------------------------------------------------------------
+# --- names that packages hand on --------------------------------------------------------------------------------------
+
+HANDED_ON = {
+    "churn_mlops": ["ChurnModel", "ChurnPredictor"],
+    "churn_mlops.models": ["ChurnModel", "ChurnPredictor", "compare_models", "train_model"],
+    "churn_mlops.report": ["evaluate_report", "threshold_slider", "what_if"],
+}
+EACH = [(package, name) for package, names in HANDED_ON.items() for name in names]
 
 
-@pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """Import a small package with lazy names: a value from a sub-module, and a sub-module."""
-    folder = tmp_path / "lazy_example"
-    folder.mkdir()
-    (folder / "__init__.py").write_text(
-        "from churn_mlops.lazy import lazy_exports\n"
-        "names = {'answer': '.values', 'missing': '.values', 'tools': '.tools'}\n"
-        "__getattr__, __dir__, __all__ = lazy_exports(__name__, names)\n"
-    )
-    (folder / "values.py").write_text("answer = [42]\n")
-    (folder / "tools.py").write_text("hammer = 'nail'\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    yield importlib.import_module("lazy_example")
-    for name in [name for name in sys.modules if name.partition(".")[0] == "lazy_example"]:
-        del sys.modules[name]
+def fresh(code: str) -> str:
+    """Run code in a new process, and give what it printed."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
-def test_a_lazy_name_is_imported_on_first_use(package: ModuleType) -> None:
-    assert "lazy_example.values" not in sys.modules
-    assert package.answer == [42]
-    assert "lazy_example.values" in sys.modules
+@pytest.mark.parametrize("package", HANDED_ON)
+def test_all_lists_the_names_that_are_handed_on(package: str) -> None:
+    assert importlib.import_module(package).__all__ == HANDED_ON[package]
 
 
-def test_a_lazy_name_is_an_ordinary_attribute_after_its_first_use(package: ModuleType) -> None:
-    first = package.answer
-    assert vars(package)["answer"] is first
+@pytest.mark.parametrize(("package", "name"), EACH)
+def test_a_name_that_is_handed_on_is_that_of_its_module(package: str, name: str) -> None:
+    value = getattr(importlib.import_module(package), name)
+    assert value is getattr(sys.modules[value.__module__], name)
+    assert vars(sys.modules[package])[name] is value, "an ordinary attribute after its first use"
 
 
-def test_a_lazy_name_works_in_a_from_import(package: ModuleType) -> None:
-    from lazy_example import answer  # type: ignore[import-not-found]
-
-    assert answer is package.answer
-
-
-def test_a_lazy_name_can_be_a_submodule(package: ModuleType) -> None:
-    assert inspect.ismodule(package.tools)
-    assert package.tools.hammer == "nail"
+@pytest.mark.parametrize("package", HANDED_ON)
+def test_a_name_is_imported_when_it_is_first_used(package: str) -> None:
+    name, heavy = HANDED_ON[package][0], "'sklearn' in sys.modules"
+    code = f"import sys, {package} as p; dir(p); print({heavy}); from {package} import {name}; print({heavy})"
+    assert fresh(code).split() == ["False", "True"]
 
 
-def test_dir_lists_lazy_names_without_importing_them(package: ModuleType) -> None:
-    assert {"answer", "tools", "__name__"} <= set(dir(package))
-    assert "lazy_example.values" not in sys.modules
+@pytest.mark.parametrize("package", HANDED_ON)
+def test_dir_lists_the_names_without_importing_them(package: str) -> None:
+    listed = fresh(f"import sys, {package} as p; print('pandas' in sys.modules, *dir(p))").split()
+    assert listed[0] == "False"
+    assert {*HANDED_ON[package], "__name__"} <= set(listed)
 
 
-def test_all_lists_the_lazy_names(package: ModuleType) -> None:
-    assert package.__all__ == ["answer", "missing", "tools"]
+@pytest.mark.parametrize("package", HANDED_ON)
+def test_an_unknown_name_is_an_attribute_error_like_any_other(package: str) -> None:
+    module = importlib.import_module(package)
+    with pytest.raises(AttributeError, match=rf"^module '{package}' has no attribute 'anwser'$"):
+        _ = module.anwser
+    assert not hasattr(module, "anwser")
 
 
-def test_an_unknown_name_is_an_attribute_error_like_any_other(package: ModuleType) -> None:
-    with pytest.raises(AttributeError, match=r"^module 'lazy_example' has no attribute 'anwser'$"):
-        _ = package.anwser
-    assert not hasattr(package, "anwser")
-
-
-def test_a_name_that_its_module_lacks_is_an_attribute_error(package: ModuleType) -> None:
-    with pytest.raises(AttributeError, match=r"lazy_example\.values.*missing"):
-        _ = package.missing
-
-
-def test_names_are_not_shared_between_packages() -> None:
-    first, *_ = lazy_exports("json", {"JSONDecoder": ".decoder"})
-    second, *_ = lazy_exports("json", {"JSONEncoder": ".encoder"})
-    assert first("JSONDecoder").__name__ == "JSONDecoder"
-    with pytest.raises(AttributeError):
-        second("JSONDecoder_")
+def test_importing_the_package_loads_only_the_standard_library() -> None:
+    code = "import sys, churn_mlops as p; print(*{n.partition('.')[0] for n in sys.modules} - sys.stdlib_module_names)"
+    assert set(fresh(code).split()) - {"__main__", "sitecustomize", "usercustomize"} <= set(
+        fresh("import sys; print(*{n.partition('.')[0] for n in sys.modules})").split()
+    ) | {"churn_mlops"}
 
 
 def test_importing_the_package_loads_neither_pandas_nor_scikit_learn() -> None:

@@ -35,36 +35,37 @@ from reference import (
 )
 
 PACKAGE = ROOT / "churn_mlops"
-REPORT = ("report_case", "report_quality", "report_scores", "report_money", "report_columns", "report_groups")
 # The pages of the reference: their titles, what they are for, and the modules that lead on them.
 PARTS = {
-    "data": ("churn_mlops.data", "Sample customers, loading, checking and splitting.", ()),
+    "data": (
+        "churn_mlops.data",
+        "Sample customers, loading, checking and splitting.",
+        ("sample", "loading"),
+    ),
     "features": ("churn_mlops.features", "From a raw table to numbers.", ("engineer",)),
+    "learners": (
+        "churn_mlops.learners",
+        "The model types, and what each of them learns.",
+        ("registry", "blend"),
+    ),
+    "evaluation": (
+        "churn_mlops.evaluation",
+        "How good a model is, and why it says what it says.",
+        ("metrics", "cross_validation"),
+    ),
+    "decisions": ("churn_mlops.decisions", "Whom to contact, and what it is worth.", ()),
+    "export": ("churn_mlops.export", "A model for programs without Python.", ()),
+    "report": ("churn_mlops.report", "The evaluation page, and panels to try a model out.", ("report", "panels")),
     "models": (
-        "churn_mlops.models: train",
-        "ChurnModel, its model types and the training run.",
-        ("churn_model", "train", "training_steps", "training_run", "estimators", "blend", "lightgbm"),
+        "churn_mlops.models",
+        "ChurnModel and ChurnPredictor, the training run, comparison and tuning.",
+        ("churn_model", "inference", "training", "train", "compare", "tune"),
     ),
-    "measure": (
-        "churn_mlops.models: measure",
-        "How good a model is: metrics, comparison, tuning and the report.",
-        ("evaluation", "selection", "evaluate", "report", *REPORT),
-    ),
-    "decide": (
-        "churn_mlops.models: decide",
-        "Whom to call, what it is worth, and why the model says so.",
-        ("economics", "explanation", "panels", "shapley", "trees"),
-    ),
-    "predict": (
-        "churn_mlops.models: predict",
-        "From a model file to an answer: files, checks, fast prediction and ONNX.",
-        ("inference", "schema", "persistence", "onnx_export", "compiled", "tree_walks", "description", "tree_checks"),
-    ),
-    "pipelines": ("churn_mlops.pipelines", "The training run as a job.", ()),
+    "pipelines": ("churn_mlops.pipelines", "One job, one command: training and evaluation.", ()),
     "serving": ("churn_mlops.serving", "The HTTP server.", ("app", "command")),
     "foundations": (
         "churn_mlops: foundations",
-        "Settings, threads, commands, files, pages and pictures, on which every part rests.",
+        "Settings, threads, commands and files, on which every part rests.",
         ("settings",),
     ),
 }
@@ -94,11 +95,8 @@ def chapter_title(notebook: Path) -> str:
 
 
 def part_of(module: Path) -> str:
-    """Name the page of the reference that a module is on."""
-    folder = module.parent.name if module.parent != PACKAGE else "foundations"
-    if folder != "models":
-        return folder
-    return next((part for part, (*_, leading) in PARTS.items() if module.stem in leading), folder)
+    """Name the page of the reference that a module is on: its package."""
+    return module.parent.name if module.parent != PACKAGE else "foundations"
 
 
 def modules() -> dict[str, list[Path]]:

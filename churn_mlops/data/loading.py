@@ -9,7 +9,6 @@ __all__ = ['load_csv', 'load_table']
 import contextlib
 import csv
 import gzip
-import importlib.util
 import io
 import logging
 import re
@@ -24,6 +23,7 @@ from pathlib import Path
 import pandas as pd
 
 from .reading import read_columns
+from ..utils import require
 
 # %% ../../nbs/data/loading.ipynb #50d8d973
 _log = logging.getLogger(__name__)
@@ -222,8 +222,7 @@ def load_csv(path: str | PathLike[str], *, target: str | None = None, as_text: C
 # %% ../../nbs/data/loading.ipynb #e8c3c45e
 def _load_parquet(path: Path, target: str | None, as_text: Collection[str]) -> pd.DataFrame:
     """Read a Parquet file."""
-    if importlib.util.find_spec("pyarrow") is None:
-        raise ImportError(f'reading {path} needs pyarrow: pip install "churn_mlops[parquet]"')
+    require("parquet", "pyarrow", f"reading {path}")
     try:
         table = pd.read_parquet(path, engine="pyarrow")
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these two kinds
@@ -237,8 +236,7 @@ def _load_parquet(path: Path, target: str | None, as_text: Collection[str]) -> p
 # %% ../../nbs/data/loading.ipynb #e8363bb0
 def _load_excel(path: Path, target: str | None, as_text: Collection[str]) -> pd.DataFrame:
     """Read the first sheet of an Excel workbook."""
-    if importlib.util.find_spec("python_calamine") is None:
-        raise ImportError(f'reading {path} needs python-calamine: pip install "churn_mlops[excel]"')
+    require("excel", "python_calamine", f"reading {path}")
     from python_calamine import CalamineError
 
     try:

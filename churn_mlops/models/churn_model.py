@@ -19,12 +19,12 @@ from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
+from ..evaluation.explanation import Explanation, explain_log_odds
+from ..evaluation.metrics import evaluate_predictions
+from ..export.onnx import export_onnx
 from ..features.encoders import FloatArray
 from ..features.engineer import FeatureEngineer
-from .estimators import MODEL_TYPES, make_estimator
-from .evaluation import evaluate_predictions
-from .explanation import Explanation, explain_log_odds
-from .onnx_export import export_onnx
+from ..learners.registry import MODEL_TYPES, make_estimator
 from .persistence import ModelFileError, read_model_file, write_model_file
 from ..threads import cores_for, limit_threads
 

@@ -24,9 +24,12 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from sklearn.linear_model import LogisticRegression
 
 from ..features.encoders import FURTHEST, CategoricalEncoder, Encoder, FloatArray, NumericEncoder
-from .blend import BaggedBoosting, BlendedClassifier, SplineLogistic, SplineTerm
+from ..learners.blend import BlendedClassifier
+from ..learners.boosting import BaggedBoosting
+from ..learners.lightgbm import LightGBMClassifier
+from ..learners.splines import SplineLogistic, SplineTerm
+from ..learners.trees import boosting_trees, forest_trees, lightgbm_trees
 from .churn_model import ChurnModel
-from .lightgbm import LightGBMClassifier
 from churn_mlops.models.tree_walks import (
     Compiled,
     Engine,
@@ -38,7 +41,6 @@ from churn_mlops.models.tree_walks import (
     share_out,
     sorted_walk,
 )
-from .trees import boosting_trees, forest_trees, lightgbm_trees
 from ..threads import cores_for, limit_threads
 
 # %% ../../nbs/models/compiled.ipynb #72c76030

@@ -43,10 +43,15 @@ TRUSTED_TYPES: dict[str, str] = {
             "encoders.DateEncoder",
         )
     },
-    "churn_mlops.models.lightgbm.LightGBMClassifier": "ObjectNode",
+    "churn_mlops.learners.lightgbm.LightGBMClassifier": "ObjectNode",
     **{
-        f"churn_mlops.models.blend.{name}": "ObjectNode"
-        for name in ("BlendedClassifier", "SplineLogistic", "BaggedBoosting", "SplineTerm")
+        f"churn_mlops.learners.{name}": "ObjectNode"
+        for name in (
+            "blend.BlendedClassifier",
+            "boosting.BaggedBoosting",
+            "splines.SplineLogistic",
+            "splines.SplineTerm",
+        )
     },
     "sklearn.linear_model._logistic.LogisticRegression": "ObjectNode",
     "sklearn.ensemble._forest.RandomForestClassifier": "ObjectNode",

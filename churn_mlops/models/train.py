@@ -19,23 +19,23 @@ from rich.console import Console
 from rich.table import Table
 
 from ..commands import metrics_table, one_line_errors, print_notes, run_command, step_progress
-from .estimators import MODEL_TYPES
-from .evaluation import TABLE_MEANINGS
+from ..evaluation.metrics import TABLE_MEANINGS
+from ..learners.registry import MODEL_TYPES
 from ..settings import Settings, load_settings
 
 # %% ../../nbs/models/train.ipynb #30eee4d2
-from .training_run import TrainingResult as TrainingResult
-from .training_run import run_training as run_training
-from .training_run import train_model as train_model
-from .training_steps import Customers as Customers
-from .training_steps import check_customers as check_customers
-from .training_steps import choose_threshold as choose_threshold
-from .training_steps import compare_with_time as compare_with_time
-from .training_steps import load_customers as load_customers
-from .training_steps import make_economics as make_economics
-from .training_steps import make_model as make_model
-from .training_steps import prepare_customers as prepare_customers
-from .training_steps import write_retention_list as write_retention_list
+from ..data.customers import Customers as Customers
+from ..data.customers import check_customers as check_customers
+from ..data.customers import load_customers as load_customers
+from ..data.customers import prepare_customers as prepare_customers
+from .training import TrainingResult as TrainingResult
+from .training import choose_threshold as choose_threshold
+from .training import compare_with_time as compare_with_time
+from .training import make_economics as make_economics
+from .training import make_model as make_model
+from .training import run_training as run_training
+from .training import train_model as train_model
+from .training import write_retention_list as write_retention_list
 
 # %% ../../nbs/models/train.ipynb #5c82542b
 def _metrics_of(result: TrainingResult) -> Table:

@@ -18,8 +18,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.tree._tree import Tree
 
-from .blend import BaggedBoosting, BlendedClassifier, SplineLogistic, SplineTerm
-from .lightgbm import TREE_ARRAYS, LightGBMClassifier, tree_children
+from ..learners.blend import BlendedClassifier
+from ..learners.boosting import BaggedBoosting
+from ..learners.lightgbm import TREE_ARRAYS, LightGBMClassifier, tree_children
+from ..learners.splines import SplineLogistic, SplineTerm
 
 # %% ../../nbs/models/tree_checks.ipynb #d50e9749
 IntArray = npt.NDArray[np.integer[Any]]

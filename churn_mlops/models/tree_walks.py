@@ -21,7 +21,7 @@ import numpy.typing as npt
 from sklearn.ensemble import RandomForestClassifier
 
 from ..features.encoders import FloatArray
-from .trees import Tree, join_trees
+from ..learners.trees import Tree, join_trees
 from ..threads import cores_for
 
 # %% ../../nbs/models/tree_walks.ipynb #75e83cf0

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..models.training_run import TrainingResult, run_training
+from ..models.training import TrainingResult, run_training
 from ..settings import Settings, load_settings
 
 # %% ../../nbs/pipelines/training.ipynb #5eda03e7

@@ -6,11 +6,11 @@
 __all__ = ['app', 'create_app']
 
 # %% ../../nbs/serving/app.ipynb #f91b833e
-from .extra import require_api
+from ..utils import require
 
 # %% ../../nbs/serving/app.ipynb #f456d9b7
-require_api("fastapi")
-require_api("fastapi_offline")
+require("api", "fastapi", "serving over HTTP")
+require("api", "fastapi_offline", "serving over HTTP")
 
 # %% ../../nbs/serving/app.ipynb #e1ed6960
 import asyncio
@@ -38,7 +38,7 @@ from starlette.types import Receive, Scope, Send
 
 from .. import __version__
 from ..models.inference import Prediction
-from churn_mlops.serving.answers import (
+from churn_mlops.serving.contract import (
     About,
     Answer,
     BatchAnswer,

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..commands import one_line_errors, run_command
-from .extra import require_api
 from ..settings import Settings, load_settings
+from ..utils import require
 
 # %% ../../nbs/serving/command.ipynb #5d86c77d
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _address(listener: socket.socket) -> str:
 # %% ../../nbs/serving/command.ipynb #994ce651
 def _uvicorn(settings: Settings) -> dict[str, Any]:
     """Return what uvicorn is told."""
-    from churn_mlops.serving.connection import BoundedHttp
+    from churn_mlops.serving.protocol import BoundedHttp
 
     return {
         "http": partial(BoundedHttp, head_timeout=settings.serving.head_timeout),
@@ -76,7 +76,7 @@ def _log_json_lines() -> None:
 def _loaded(settings: Settings) -> "FastAPI":
     """Make the application and load its model, or say why that cannot be."""
     for module in ("fastapi", "httptools", "prometheus_client", "uvicorn"):
-        require_api(module)
+        require("api", module, "serving over HTTP")
     from churn_mlops.serving.app import create_app
 
     app = create_app(settings)

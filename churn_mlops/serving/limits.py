@@ -6,10 +6,10 @@
 __all__ = ['LimitBody', 'api_key', 'RequireKey', 'AllowOrigins']
 
 # %% ../../nbs/serving/limits.ipynb #57f468a7
-from .extra import require_api
+from ..utils import require
 
 # %% ../../nbs/serving/limits.ipynb #66f1d770
-require_api("fastapi")
+require("api", "fastapi", "serving over HTTP")
 
 # %% ../../nbs/serving/limits.ipynb #712f7514
 import asyncio

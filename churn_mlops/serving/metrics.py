@@ -6,10 +6,10 @@
 __all__ = ['ServerMetrics']
 
 # %% ../../nbs/serving/metrics.ipynb #5a61f584
-from .extra import require_api
+from ..utils import require
 
 # %% ../../nbs/serving/metrics.ipynb #2558896e
-require_api("prometheus_client")
+require("api", "prometheus_client", "serving over HTTP")
 
 # %% ../../nbs/serving/metrics.ipynb #943b46a8
 import os

@@ -6,10 +6,10 @@
 __all__ = ['error_place', 'JsonLines', 'ObserveRequests']
 
 # %% ../../nbs/serving/request_log.ipynb #39c88863
-from .extra import require_api
+from ..utils import require
 
 # %% ../../nbs/serving/request_log.ipynb #df47535e
-require_api("fastapi")
+require("api", "fastapi", "serving over HTTP")
 
 # %% ../../nbs/serving/request_log.ipynb #6eea53fc
 import json

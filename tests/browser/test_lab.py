@@ -23,7 +23,11 @@ CHAPTERS = sorted(
     for path in (ROOT / "nbs").rglob("*.ipynb")
     if ".ipynb_checkpoints" not in path.parts
 )
-QUICK = ["nbs/data/sample.ipynb", "nbs/lazy.ipynb", "nbs/models/panels.ipynb"]  # one with figures, none, and widgets
+QUICK = [
+    "nbs/data/sample.ipynb",
+    "nbs/settings.ipynb",
+    "nbs/report/panels.ipynb",
+]  # figures, none, widgets
 START = "nbs/start_here.ipynb"
 EDITED, MODULE = "nbs/features/derived.ipynb", "churn_mlops/features/derived.py"
 RUN = CHAPTERS if os.environ.get("CHAPTERS") == "all" else QUICK  # all of them take minutes: `make browser`

@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, Page, expect
 from window import Mode, Window
 
 ROOT = Path(__file__).resolve().parents[2]
-CHAPTER = "models/economics.html"
+CHAPTER = "decisions/economics.html"
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Whom to contact, and what it is worth."""

@@ -1,0 +1,1 @@
+"""How good the predictions are, and what they rest on."""
