@@ -74,7 +74,7 @@ class DataSettings(_Section):
     """Section ``[data]``: where the customers come from and what their columns mean."""
 
     path: _OptionalPath = Field(
-        default=None, description="The table of customers: a CSV or Parquet file. Empty: generated sample data."
+        default=None, description="The table of customers: a CSV, Parquet or Excel file. Empty: generated sample data."
     )
     target: _Text = Field(default="churn", description="The column that says who churned. The name of a column.")
     id_column: _OptionalText = Field(
@@ -83,7 +83,12 @@ class DataSettings(_Section):
     )
     positive: _OptionalText = Field(
         default=None,
-        description="The label in the target column that means churn. A label, or empty: the usual one (1, yes, true).",
+        description="The label in the target column that means churn, against all others. A label, or empty: the usual "
+        "one of two (1, yes, true).",
+    )
+    drop_unlabelled: bool = Field(
+        default=False,
+        description="Leave out customers without a label in the target column, and say how many. true or false.",
     )
     sample_size: int = Field(
         default=5000, ge=1, description="Customers to generate where path is empty. A whole number, at least 1."

@@ -16,7 +16,7 @@ import pytest
 from churn_mlops import __version__
 from churn_mlops.data import generate_sample_data
 from churn_mlops.models import ChurnModel, ChurnPredictor
-from churn_mlops.models.train import main
+from churn_mlops.models.train import Customers, compare_with_time, main
 from churn_mlops.pipelines.training import TrainingPipeline
 from churn_mlops.settings import load_settings
 
@@ -145,6 +145,55 @@ class TestOptions:
         done = churn_train(customers, *QUICK, "--positive", "ended", "--json", cwd=tmp_path)
         assert json.loads(done.stdout)["churn_rate"] == (table["churn"] == "Yes").mean()
 
+    def test_the_label_that_counts_as_churn_is_printed(self, customers, tmp_path):
+        assert "churned (churn = 'Yes')\n" in churn_train(customers, *QUICK, cwd=tmp_path).stdout
+
+    def test_a_target_read_the_wrong_way_round_is_questioned_and_turned(self, customers, tmp_path):
+        table = pd.read_csv(customers)
+        kept = table["churn"].map({"Yes": 0, "No": 1}).rename("kept")
+        table.drop(columns="churn").join(kept).to_csv(customers, index=False)
+        asked = churn_train(customers, *QUICK, "--target", "kept", cwd=tmp_path).stdout
+        assert "more than half" in asked
+        assert "churned (kept = 1)" in asked
+        turned = churn_train(customers, *QUICK, "--target", "kept", "--positive", "0", cwd=tmp_path).stdout
+        assert "more than half" not in turned
+        assert "churned (kept = 0)" in turned
+
+    def test_positive_makes_one_label_against_the_rest(self, customers, tmp_path):
+        table = pd.read_csv(customers)
+        table.loc[::3, "churn"] = "Joined"
+        table.to_csv(customers, index=False)
+        assert "--positive" in churn_train(customers, *QUICK, cwd=tmp_path).stderr
+        done = churn_train(customers, *QUICK, "--positive", "Yes", "--json", cwd=tmp_path)
+        result = json.loads(done.stdout)
+        assert (result["churn"], result["churn_rate"]) == ("churn = 'Yes'", (table["churn"] == "Yes").mean())
+
+    def test_drop_unlabelled_leaves_customers_without_a_label_out_and_says_so(self, customers, tmp_path):
+        table = pd.read_csv(customers)
+        table.loc[[7, 9], "churn"] = None
+        table.to_csv(customers, index=False)
+        refused = churn_train(customers, *QUICK, cwd=tmp_path).stderr
+        assert "in 2 of 400 rows (first: row 7; labels found: No, Yes); drop these rows (--drop-unlabelled)" in refused
+        done = churn_train(customers, *QUICK, "--drop-unlabelled", cwd=tmp_path).stdout
+        assert "note: 2 of 400 rows have no label in 'churn' and were dropped" in done
+        assert "398 customers" in done
+
+    def test_dates_and_money_of_a_file_are_numbers_and_dates_for_the_model(self, customers, tmp_path):
+        table = pd.read_csv(customers)
+        days = pd.Timestamp("2025-06-30") - pd.to_timedelta(table["tenure"] * 30, unit="D")
+        table["monthly_charges"] = table["monthly_charges"].map("${:,.2f}".format)
+        table.assign(joined=days.dt.strftime("%d/%m/%Y")).to_csv(customers, index=False)
+        done = churn_train(customers, *QUICK, "--id-column", "customer_id", cwd=tmp_path)
+        assert "'monthly_charges' (amounts of money), 'joined' (dates, day/month/year)" in done.stdout
+        asked = {**table.iloc[0].to_dict(), "monthly_charges": 91.54, "joined": days.iloc[0].date().isoformat()}
+        predictor = ChurnPredictor(tmp_path / "models" / "churn-model.zip")
+        assert 0 < predictor.predict(asked)["churn_probability"] < 1
+
+    def test_settings_are_loaded_once(self, customers, tmp_path):
+        with mock.patch("churn_mlops.models.train.load_settings", wraps=load_settings) as loading:
+            churn_train(customers, *QUICK, "--param", "C=2.0", cwd=tmp_path)
+        assert loading.call_count == 1
+
     def test_settings_file_is_used_and_an_option_comes_first(self, customers, tmp_path):
         file = tmp_path / "mine.ini"
         file.write_text('[model]\ntype = logistic_regression\nparams = {"C": 0.1}\ncv_folds = 0\n')
@@ -179,6 +228,13 @@ class TestDecisions:
         assert set(table.loc[listed["customer_id"], "churn"]) == {"No"}
         assert listed["expected_profit"].is_monotonic_decreasing
         assert (listed["expected_profit"] > 0).all()
+
+    def test_an_id_that_is_a_formula_is_none_in_the_retention_list(self, customers, tmp_path):
+        table = pd.read_csv(customers)
+        table["customer_id"] = "=cmd|' /C calc'!A0"
+        table.to_csv(customers, index=False)
+        churn_train(customers, *QUICK, "--id-column", "customer_id", "--retention-list", "list.csv", cwd=tmp_path)
+        assert set(pd.read_csv(tmp_path / "list.csv")["customer_id"]) == {"'=cmd|' /C calc'!A0"}
 
     def test_report_is_a_page_with_what_was_noticed(self, customers, tmp_path):
         done = churn_train(customers, *QUICK, "--report", "out", cwd=tmp_path)
@@ -235,6 +291,38 @@ class TestSplits:
         assert result.n_test == 100
         assert "month" not in result.model.feature_names
 
+    def test_dates_and_a_random_split_are_told_with_both_figures(self, settings):
+        result = TrainingPipeline(settings()).run()
+        [finding] = [finding for finding in result.findings if finding.kind == "time"]
+        assert finding.column == "month"
+        assert f"an AUC of {result.metrics['roc_auc']:.3f} at random and of {finding.figure:.3f} on" in str(finding)
+        assert finding.figure == pytest.approx(
+            TrainingPipeline(settings(time_column="month")).run().metrics["roc_auc"], abs=1e-9
+        )
+        assert "--time-column month" in str(finding)
+
+    @pytest.mark.parametrize("split", [{"time_column": "month"}, {"group_column": "household"}])
+    def test_a_split_that_is_not_random_is_not_questioned(self, settings, split):
+        assert "time" not in [finding.kind for finding in TrainingPipeline(settings(**split)).run().findings]
+
+    def test_of_a_large_table_20000_customers_are_compared(self, settings):
+        table = generate_sample_data(20_500)
+        table["joined"] = pd.date_range("2001-01-01", periods=len(table), freq="h")
+        customers = Customers(table.drop(columns=["customer_id", "churn"]), table["churn"])
+        [finding] = compare_with_time(ChurnModel("logistic_regression"), customers, settings().split)
+        assert "fitted on 20,000 customers" in str(finding)
+
+    @pytest.mark.parametrize("days", [["2024-01-01"] * 600, [None] * 599 + ["2024-01-01"], list("ab") * 300])
+    def test_dates_that_split_nothing_give_no_note(self, settings, days):
+        table = generate_sample_data(600).assign(day=days)
+        customers = Customers(table.drop(columns=["customer_id", "churn"]), table["churn"])
+        assert compare_with_time(ChurnModel("logistic_regression"), customers, settings().split) == []
+
+    def test_the_option_names_the_column_of_the_time(self, settings, tmp_path):
+        settings()
+        done = churn_train("table.csv", *QUICK, "--time-column", "month", "--json", cwd=tmp_path)
+        assert json.loads(done.stdout)["n_test"] == 100
+
     def test_group_column_is_no_feature(self, settings):
         result = TrainingPipeline(settings(group_column="household")).run()
         assert "household" not in result.model.feature_names
@@ -259,6 +347,15 @@ class TestGuards:
         }
         assert "final_bill" in done.stderr
         assert "account" not in ChurnModel.load(tmp_path / "models" / "churn-model.safetensors").feature_names
+
+    def test_a_table_of_nothing_but_ids_ends_with_each_column_and_why(self, tmp_path):
+        table = generate_sample_data(1200)[["customer_id", "churn"]]
+        table["account"], table["phone"] = range(1200), [442_079_460_000 + i * i for i in range(1200)]
+        table.to_csv(tmp_path / "table.csv", index=False)
+        done = churn_train("table.csv", *QUICK, "--id-column", "customer_id", cwd=tmp_path)
+        assert "no column is left to learn from: column 'account' differs in 100% of the rows and holds" in done.stderr
+        assert "column 'phone'" in done.stderr
+        assert "Add columns that customers share" in done.stderr
 
     def test_sample_data_gives_no_note(self, tmp_path):
         assert "note:" not in churn_train(*QUICK, cwd=tmp_path).stdout
@@ -355,7 +452,7 @@ def test_the_run_and_its_steps_can_be_imported_beside_the_command():
 
     run = {
         *("TrainingResult", "run_training", "train_model"),
-        *("choose_threshold", "make_economics", "make_model", "write_retention_list"),
+        *("choose_threshold", "compare_with_time", "make_economics", "make_model", "write_retention_list"),
     }
     steps = {"Customers", "check_customers", "load_customers", "prepare_customers"}
     assert {name for name in run if getattr(train, name) is getattr(training, name)} == run

@@ -5,12 +5,14 @@ import gzip
 import importlib.util
 import io
 import time
+import warnings
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
@@ -23,6 +25,8 @@ from churn_mlops.data import (
     split_data,
     validate_data,
 )
+from churn_mlops.data.reading import read_columns, read_text
+from churn_mlops.data.validation import drop_unlabelled
 
 COLUMNS = [
     "customer_id",
@@ -157,6 +161,8 @@ class TestLoadCsvRefuses:
             ("a,b\n1,2\n1,2,3\n", "line 3: expected 2 fields as in the header, found 3"),
             ("a,b,c\n1,2,3\n\n1,2\n", "line 4: expected 3 fields as in the header, found 2"),
             ('a,b\n"x\ny",2\n1\n', "line 4: expected 2 fields as in the header, found 1"),
+            ("a,b\n1,2,3\n4,5,6\n", "line 1: the header has 2 names and each row 3 fields: the first field"),
+            ("a,b\n1,2,3\n4,5\n", "line 2: expected 2 fields as in the header, found 3"),
             ("a,b\n1,2,\n3,4,\n", "line 2: expected 2 fields as in the header, found 3"),
             ('a,b\n1,2\n3,"x\n5,6\n', "line 3: a quote that starts in this row is never closed"),
         ],
@@ -292,6 +298,118 @@ def test_numbers_with_blanks_survive_a_csv_file(tmp_path_factory, numbers, delim
     np.testing.assert_allclose(load_csv(path)["n"].astype(float), table["n"], rtol=1e-12)
 
 
+class TestReadText:
+    """`read_text` and `read_columns`."""
+
+    @pytest.mark.parametrize(
+        ("values", "numbers"),
+        [
+            (["$1,234.50", "-$0.99", "$ 7"], [1234.5, -0.99, 7]),
+            (["1.234,50", "12,00"], [1234.5, 12]),
+            (["1\u202f234,50 €", "12,50\u00a0€"], [1234.5, 12.5]),
+            (["CHF 1'234.50", "CHF 1\u2019000"], [1234.5, 1000]),
+            (["1,234,567", "1,234"], [1_234_567, 1234]),
+            (["1,234.5", "999"], [1234.5, 999]),
+            (["0,123", "1,234"], [0.123, 1.234]),
+            (["12.5%", "100 %"], [12.5, 100]),
+        ],
+    )
+    def test_numbers(self, values, numbers):
+        reading = read_text(pd.Series(values))
+        assert (reading.values.tolist(), reading.doubt) == (numbers, "")
+        assert reading.what
+
+    @pytest.mark.parametrize(
+        ("values", "first"),
+        [
+            (["31/03/2024", "1/4/2024"], "2024-03-31"),
+            (["03/31/2024", "4/1/2024"], "2024-03-31"),
+            (["31.03.2024 17:05", "01.04.2024 00:00"], "2024-03-31 17:05"),
+            (["3/31/2024 5:05:09 PM"], "2024-03-31 17:05:09"),
+            (["2024/03/31"], "2024-03-31"),
+            (["3/31/24"], "2024-03-31"),
+            (["31-MAR-24"], "2024-03-31"),
+            (["31 March 2024", "April 1st, 2024"], "2024-03-31"),
+            (["Mar 31, 2024 17:05", "Apr 1, 2024"], "2024-03-31 17:05"),
+            (["5/5/2024", "6/6/2024"], "2024-05-05"),
+        ],
+    )
+    def test_dates(self, values, first):
+        reading = read_text(pd.Series(values))
+        assert (reading.values[0], reading.what[:5], reading.doubt) == (pd.Timestamp(first), "dates", "")
+
+    @pytest.mark.parametrize(
+        ("values", "doubt"),
+        [
+            (["03/04/2024", "12/11/2024"], "day/month/year or month/day/year"),
+            (["31/12/24"], "day/month/year or year/month/day"),
+            (["1,234", "999"], "1,234"),
+            (["€1.234"], "1,234"),
+            (["$5", "€5"], "several units"),
+            (["5%", "7"], "percentages beside plain numbers"),
+        ],
+    )
+    def test_doubt_leaves_the_text_and_says_why(self, values, doubt):
+        reading = read_text(pd.Series(values))
+        assert reading.values.tolist() == values
+        assert doubt in reading.doubt
+
+    @pytest.mark.parametrize(
+        "values",
+        [
+            ["basic", "5G"],
+            ["$5", "none"],
+            ["00123", "1,234.5"],
+            ["12,34,567"],
+            ["31/02/2024"],
+            ["3/2024"],
+            ["May 2024"],
+            ["10-20", "20-30"],
+            ["May", "Mark 2024 is 10"],
+            ["+44 20 7946 0958"],
+            ["1" * 400 + "/1/2024"],
+        ],
+    )
+    def test_other_text_is_text(self, values):
+        reading = read_text(pd.Series(values))
+        assert (reading.values.tolist(), reading.what, reading.doubt) == (values, "", "")
+
+    @settings(deadline=None)
+    @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip), min_size=1, max_size=4))
+    def test_no_text_stops_it(self, values):
+        reading = read_text(pd.Series([value.strip() for value in values]))
+        assert len(reading.values) == len(values)
+
+    @settings(deadline=None)
+    @given(st.lists(st.dates(min_value=date(1800, 1, 1), max_value=date(2200, 1, 1)), min_size=1, max_size=9))
+    def test_a_date_that_is_read_is_the_date_that_was_written(self, days):
+        reading = read_text(pd.Series([f"{day:%d/%m/%Y}" for day in days]))
+        assert reading.doubt or reading.values.dt.date.tolist() == days
+
+    def test_gaps_and_blanks_are_gaps_and_other_columns_are_left_alone(self):
+        table = pd.DataFrame(
+            {"price": ["$1.50", None, " "], "id": ["1,000,000", "2,000,000", "3,000,000"], "n": ["1", "2", "3"]},
+            index=[7, 8, 9],
+        )
+        with pytest.warns(UserWarning, match=r"'price' \(amounts of money\); give a model numbers") as caught:
+            read = read_columns(table, as_text=["id"])
+        assert len(caught) == 1
+        pd.testing.assert_frame_equal(read, table.assign(price=[1.5, np.nan, np.nan]))
+
+    def test_a_file_is_read_without_touching_its_labels(self, tmp_path):
+        path = write(tmp_path / "a.csv", 'joined,left\n31/12/2024,"1,000,000"\n1/1/2024,"2,000,000"\n')
+        with pytest.warns(UserWarning, match=r"'joined' \(dates, day/month/year\)"):
+            table = load_csv(path, target="left")
+        assert table["joined"].tolist() == [pd.Timestamp("2024-12-31"), pd.Timestamp("2024-01-01")]
+        assert table["left"].tolist() == ["1,000,000", "2,000,000"]
+
+    def test_what_is_read_is_logged(self, tmp_path, caplog):
+        caplog.set_level("INFO", logger="churn_mlops.data.reading")
+        with pytest.warns(UserWarning, match="read as"):
+            load_csv(write(tmp_path / "a.csv", "price,n\n$1.50,1\n"))
+        assert "'price' (amounts of money)" in caplog.text
+
+
 class TestLoadTable:
     """`load_table`."""
 
@@ -335,7 +453,51 @@ class TestLoadTable:
             load_table(tmp_path / "a.parquet")
 
     def test_unknown_kind_of_file_lists_the_known_ones(self, tmp_path):
-        with pytest.raises(ValueError, match=r"\.csv.*\.parquet"):
+        with pytest.raises(ValueError, match=r"\.csv.*\.parquet.*\.xlsx"):
+            load_table(write(tmp_path / "a.numbers", b"PK"))
+
+    def test_a_workbook_gives_the_customers_of_the_csv_file(self, tmp_path):
+        customers = generate_sample_data(100)
+        customers.loc[3, ["total_charges", "tech_support"]] = None
+        customers["signed_up"] = pd.date_range("2024-01-31", periods=100)
+        customers.to_excel(tmp_path / "a.XLSX", index=False, engine="xlsxwriter")
+        pd.testing.assert_frame_equal(load_table(tmp_path / "a.XLSX"), customers, check_dtype=False)
+        assert load_table(tmp_path / "a.XLSX").dtypes.map(lambda dtype: dtype.kind).tolist() == [
+            dtype.kind for dtype in customers.dtypes
+        ]
+
+    def test_text_of_a_workbook_stays_text_where_it_has_leading_zeros(self, tmp_path):
+        path = tmp_path / "a.xlsx"
+        pd.DataFrame({"zip": ["00123", "10000", "NA"], " n ": [1, 2, 3]}).to_excel(path, index=False)
+        table = load_table(path)
+        assert table["zip"].tolist()[:2] == ["00123", "10000"]
+        assert table["zip"].isna().tolist() == [False, False, True]
+        assert table["n"].tolist() == [1, 2, 3]
+
+    def test_of_several_sheets_the_first_is_read_and_named(self, tmp_path):
+        with pd.ExcelWriter(tmp_path / "a.xlsx") as book:
+            for number, sheet in enumerate(["customers", "notes"]):
+                pd.DataFrame({"n": [number]}).to_excel(book, sheet_name=sheet, index=False)
+        with pytest.warns(UserWarning, match="the first of 2 sheets was read, 'customers'"):
+            assert load_table(tmp_path / "a.xlsx")["n"].tolist() == [0]
+
+    def test_blank_rows_and_columns_of_a_workbook_are_passed_over(self, tmp_path):
+        pd.DataFrame({"n": [1, None, 2]}).to_excel(tmp_path / "a.xlsx", index=False, startrow=2, startcol=1)
+        assert load_table(tmp_path / "a.xlsx")["n"].tolist() == [1, 2]
+
+    @pytest.mark.parametrize("content", [b"PK", b"not a workbook"])
+    def test_damaged_workbook(self, tmp_path, content):
+        with pytest.raises(ValueError, match=r"a\.xlsx cannot be read as an Excel workbook"):
+            load_table(write(tmp_path / "a.xlsx", content))
+
+    def test_workbook_without_rows(self, tmp_path):
+        pd.DataFrame({"n": []}).to_excel(tmp_path / "a.xlsx", index=False)
+        with pytest.raises(ValueError, match="no rows"):
+            load_table(tmp_path / "a.xlsx")
+
+    def test_a_workbook_without_calamine_names_the_extra(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(ImportError, match=r'pip install "churn_mlops\[excel\]"'):
             load_table(write(tmp_path / "a.xlsx", b"PK"))
 
     @pytest.mark.parametrize("name", ["gone.csv", "gone.parquet", "gone.xlsx"])
@@ -447,9 +609,20 @@ class TestEncodeTarget:
         with pytest.raises(ValueError, match=r"'n' has 1,000 labels: (\d+, ){4}\d+ and 995 more;.*--target"):
             encode_target(pd.Series(range(1000), name="n"))
 
-    def test_three_labels_are_refused_with_positive_as_well(self):
-        with pytest.raises(ValueError, match="3 labels"):
-            encode_target(pd.Series(["a", "b", "c"]), positive="a")
+    def test_three_labels_ask_which_one_is_churn(self):
+        with pytest.raises(ValueError, match=r"3 labels: a, b, c;.*--positive"):
+            encode_target(pd.Series(["a", "b", "c"]))
+
+    def test_positive_makes_one_label_against_the_rest(self):
+        assert encode_target(pd.Series(["a", "b", "C", "c "]), positive="c").tolist() == [0, 0, 1, 1]
+
+    def test_positive_that_is_none_of_many_labels_lists_five(self):
+        with pytest.raises(ValueError, match=r"no label 'x': it has 0, 1, 10, 11, 12 and 15 more;"):
+            encode_target(pd.Series(range(20)), positive="x")
+
+    def test_the_first_row_without_a_label_is_named_with_the_remedy(self):
+        with pytest.raises(ValueError, match=r"in 1 of 3 rows \(first: row 2;.*--drop-unlabelled"):
+            encode_target(pd.Series(["Yes", "No", None], name="churn"))
 
     def test_no_rows(self):
         with pytest.raises(ValueError, match="empty"):
@@ -517,3 +690,19 @@ class TestSplitData:
         split = split_data(customers, customers["churn"])
         with pytest.raises(AttributeError):
             split.y_test = split.y_train
+
+
+class TestDropUnlabelled:
+    """`drop_unlabelled`."""
+
+    @pytest.mark.parametrize("missing", [None, np.nan, " ", pd.NA])
+    def test_rows_without_a_label_go_and_are_counted(self, missing):
+        table = pd.DataFrame({"churn": ["Yes", missing, "No", missing], "n": range(4)})
+        with pytest.warns(UserWarning, match=r"2 of 4 rows have no label in 'churn' and were dropped \(first: row 1\)"):
+            assert drop_unlabelled(table, "churn")["n"].tolist() == [0, 2]
+
+    def test_a_table_with_all_labels_is_silent(self):
+        table = pd.DataFrame({"churn": [1, 0]})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert drop_unlabelled(table, "churn").equals(table)

@@ -90,6 +90,15 @@ def test_labels_of_the_model_may_be_words(customers: pd.DataFrame, tmp_path: Pat
     assert json.loads(capsys.readouterr().out)["churn_rate"] == customers["churn"].mean()
 
 
+def test_one_label_against_the_rest_and_rows_without_a_label(model: Path, customers: pd.DataFrame, capsys: Any) -> None:
+    words = customers["churn"].map({0: "running", 1: "ended"})
+    words[::3], words[1::100] = "new", None
+    assert evaluate(model, customers.assign(churn=words), "--positive", "ended", "--drop-unlabelled") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "note: 4 of 400 rows have no label in 'churn' and were dropped" in printed
+    assert "(churn = 'ended')" in printed
+
+
 def test_settings_name_the_target(model: Path, customers: pd.DataFrame, tmp_path: Path) -> None:
     (tmp_path / "mine.ini").write_text("[data]\ntarget = gone\n")
     assert evaluate(model, customers.rename(columns={"churn": "gone"}), "--settings", "mine.ini") == 0

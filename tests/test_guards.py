@@ -5,11 +5,20 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from churn_mlops.data import Finding, check_table, encode_target, generate_sample_data, load_csv
-from churn_mlops.data.guards import column_aucs, find_drift, find_duplicates, find_ids, find_leaks, find_order
+from churn_mlops.data.guards import (
+    column_aucs,
+    find_drift,
+    find_duplicates,
+    find_ids,
+    find_leaks,
+    find_order,
+    find_same,
+    find_spellings,
+)
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +107,7 @@ class TestCheckTable:
         with pytest.raises(ValueError, match="empty"):
             check_table(pd.DataFrame({"tenure": []}), pd.Series([], dtype=int))
 
+    @settings(deadline=None)
     @given(
         st.lists(st.integers(0, 1), min_size=1, max_size=40),
         st.sampled_from(
@@ -140,6 +150,13 @@ class TestTarget:
         y = pd.Series(rng.permutation([1] * churners + [0] * (rows - churners)))
         assert kinds(check_table(pd.DataFrame({"usage": rng.random(rows)}), y)) == expected
 
+    @pytest.mark.parametrize(("churners", "expected"), [(500, []), (501, ["majority"])])
+    def test_more_than_half_is_questioned(self, churners, expected):
+        y = pd.Series(np.random.default_rng(0).permutation([1] * churners + [0] * (1000 - churners)))
+        findings = check_table(pd.DataFrame({"usage": np.random.default_rng(1).random(1000)}), y)
+        assert kinds(findings) == expected
+        assert all("--positive" in finding.message for finding in findings)
+
 
 class TestIds:
     """`find_ids`."""
@@ -159,8 +176,14 @@ class TestIds:
             [f"{number:06d}" for number in rng.permutation(n)],
             [f"C-{number}" for number in range(n)],
             rng.integers(10**17, 10**18, n),
+            rng.choice([10**6, 5 * 10**6, 9 * 10**8], n) + np.arange(n)[::-1] * 3,
+            10**8 + np.rint(rng.lognormal(15, 2, n)).astype(int) * n + np.arange(n),
+            rng.choice([442_079_460_000, 442_079_990_000], n) + rng.choice(9_999, n, replace=False),
         ],
-        ids=["counter", "backwards", "shuffled", "with holes", "six digits", "floats", "as text", "text", "huge"],
+        ids=[
+            *("counter", "backwards", "shuffled", "with holes", "six digits", "floats", "as text", "text", "huge"),
+            *("clusters", "nine digits and more", "phone numbers"),
+        ],
     )
     def test_ids_are_found(self, values):
         findings = find_ids(pd.DataFrame({"number": values}))
@@ -183,6 +206,50 @@ class TestIds:
     )
     def test_quantities_dates_and_categories_are_not(self, values):
         assert find_ids(pd.DataFrame({"column": values})) == []
+
+    @pytest.mark.parametrize(("rows", "found"), [(999, 0), (1000, 1)])
+    def test_different_whole_numbers_are_enough_from_a_thousand_rows_on(self, rows, found):
+        crowded = np.rint(np.random.default_rng(0).lognormal(12, 2, rows)).astype(int) * rows + np.arange(rows)
+        assert len(find_ids(pd.DataFrame({"number": crowded}))) == found
+
+
+class TestSame:
+    """`find_same`."""
+
+    plans = pd.Series(["basic", "plus", None, "pro"] * 50)
+
+    def test_a_code_beside_its_label_is_found_with_its_gaps(self):
+        codes = self.plans.map({"basic": 3, "plus": 1, "pro": 2})
+        findings = find_same(pd.DataFrame({"plan": self.plans, "code": codes, "usage": range(200)}))
+        assert [(finding.column, finding.figure) for finding in findings] == [("code", 3)]
+        assert "'plan' and 'code'" in str(findings[0])
+
+    def test_one_row_that_differs_is_enough(self):
+        codes = self.plans.map({"basic": 3, "plus": 1, "pro": 2})
+        codes.iloc[0] = 1
+        assert find_same(pd.DataFrame({"plan": self.plans, "code": codes})) == []
+
+    def test_constants_and_numbers_that_are_all_different_are_not(self):
+        rng = np.random.default_rng(0)
+        table = pd.DataFrame({"a": rng.random(200), "b": rng.random(200), "c": 1, "d": 2})
+        assert find_same(table) == []
+
+    def test_it_is_a_note_and_nothing_is_left_out(self, X, y):
+        doubled = X.assign(code=X["contract_type"].map(hash))
+        assert kinds(check_table(doubled, y)) == ["same"]
+
+
+class TestSpellings:
+    """`find_spellings`."""
+
+    @pytest.mark.parametrize("dtype", ["object", "str", "category"])
+    def test_case_and_blanks_are_counted(self, dtype):
+        column = pd.Series(["Basic", "basic", "basic ", "Plus", None, " ", ""] * 20, dtype=dtype)
+        findings = find_spellings(pd.DataFrame({"plan": column, "n": range(140)}))
+        assert [(finding.column, finding.figure) for finding in findings] == [("plan", 2)]
+
+    def test_other_categories_are_silent(self):
+        assert find_spellings(pd.DataFrame({"plan": ["Basic", "Basic+", None, "Plus"], "n": [1, 2, 3, 4]})) == []
 
 
 class TestDuplicates:

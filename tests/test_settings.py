@@ -35,6 +35,7 @@ EXAMPLES: dict[tuple[str, str], tuple[Any, Any, Any]] = {
     ("data", "target"): ("a", "b", "c"),
     ("data", "id_column"): ("a", "b", "c"),
     ("data", "positive"): ("a", "b", "c"),
+    ("data", "drop_unlabelled"): (True, True, True),
     ("data", "sample_size"): (10, 20, 30),
     ("split", "test_size"): (0.1, 0.3, 0.4),
     ("split", "seed"): (1, 2, 3),
@@ -66,6 +67,7 @@ EXAMPLES: dict[tuple[str, str], tuple[Any, Any, Any]] = {
 }
 BAD = {
     ("data", "target"): "",
+    ("data", "drop_unlabelled"): "perhaps",
     ("data", "sample_size"): "0",
     ("split", "test_size"): "1",
     ("split", "seed"): "-1",

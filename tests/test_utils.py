@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import inspect
+import io
 import logging
 import re
 import subprocess
@@ -10,9 +11,10 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from churn_mlops.utils import timing
+from churn_mlops.utils import spreadsheet_csv, timing
 
 ROOT = Path(__file__).parents[1]
 
@@ -231,3 +233,19 @@ def test_importing_the_package_loads_neither_pandas_nor_scikit_learn() -> None:
     code = "import sys, churn_mlops; print(sorted({'pandas', 'sklearn', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+@pytest.mark.parametrize("dtype", ["object", "str", "category"])
+def test_text_that_begins_like_a_formula_is_text_in_a_spreadsheet(start: str, dtype: str) -> None:
+    table = pd.DataFrame({f"{start}name": pd.Series([f"{start}1+1", "plain", None], dtype=dtype)})
+    table.index = pd.Index([f"{start}a", "b", "c"], name=f"{start}id")
+    read = pd.read_csv(io.StringIO(spreadsheet_csv(table), newline=""), lineterminator="\n")
+    assert list(read.columns) == [f"'{start}id", f"'{start}name"]
+    assert read.iloc[:, 0].tolist() == [f"'{start}a", "b", "c"]
+    assert read.iloc[:2, 1].tolist() == [f"'{start}1+1", "plain"]
+
+
+def test_numbers_and_dates_are_written_as_pandas_writes_them() -> None:
+    table = pd.DataFrame({"profit": [-1.5, None], "day": pd.to_datetime(["2025-01-31", None]), "n": [-1, 2]})
+    assert spreadsheet_csv(table, index=False) == table.to_csv(index=False)

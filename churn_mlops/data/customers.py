@@ -13,7 +13,7 @@ import pandas as pd
 from .guards import Finding, check_table
 from .loading import load_table
 from .sample import generate_sample_data
-from .validation import encode_target, validate_data
+from .validation import drop_unlabelled, encode_target, validate_data
 from ..settings import DataSettings, SplitSettings
 
 # %% ../../nbs/data/customers.ipynb #035d1502
@@ -29,7 +29,9 @@ def load_customers(data: DataSettings) -> pd.DataFrame:
     -------
     DataFrame of shape (n_customers, n_columns)
     """
-    return generate_sample_data(data.sample_size) if data.path is None else load_table(data.path, target=data.target)
+    if data.path is None:
+        return generate_sample_data(data.sample_size)
+    return load_table(data.path, target=data.target, as_text=[data.id_column] if data.id_column else [])
 
 # %% ../../nbs/data/customers.ipynb #610c538c
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Customers:
         1 for churn, 0 for staying.
     ids, time, groups : Series of shape (n_customers,), or None
         The columns that the settings name for these purposes; no features.
+    churn : str
+        The label that counts as churn, with its column: ``Churn = 'Yes'``.
     """
 
     X: pd.DataFrame
@@ -51,6 +55,7 @@ class Customers:
     ids: pd.Series | None = None
     time: pd.Series | None = None
     groups: pd.Series | None = None
+    churn: str = ""
 
 # %% ../../nbs/data/customers.ipynb #ba9dc0f3
 def prepare_customers(table: pd.DataFrame, data: DataSettings, split: SplitSettings) -> Customers:
@@ -72,7 +77,12 @@ def prepare_customers(table: pd.DataFrame, data: DataSettings, split: SplitSetti
     Raises
     ------
     ValueError
-        If a column is not there, no column is left, or the target is not of two labels.
+        If a column is not there, no column is left, or the target cannot be encoded (see `encode_target`).
+
+    Warns
+    -----
+    UserWarning
+        If rows without a label were dropped, which ``[data] drop_unlabelled`` asks for.
     """
     id_column = data.id_column or ("customer_id" if data.path is None else None)
     named = {"ids": id_column, "time": split.time_column, "groups": split.group_column}
@@ -82,11 +92,16 @@ def prepare_customers(table: pd.DataFrame, data: DataSettings, split: SplitSetti
         validate_data(table, required_columns=apart)
     except ValueError as error:
         raise ValueError(f"{error}; name yours with --target and --id-column, or in settings.ini") from None
+    if data.drop_unlabelled:
+        table = drop_unlabelled(table, data.target)
     X = table.drop(columns=apart)
     if X.shape[1] == 0:
         raise ValueError("the table has no column to learn from besides those that the settings name")
     y = encode_target(table[data.target], positive=data.positive)
-    return Customers(X, y, **{purpose: table[column] for purpose, column in named.items()})
+    label = table.loc[y == 1, data.target].iloc[:1].tolist()[0]
+    return Customers(
+        X, y, **{purpose: table[column] for purpose, column in named.items()}, churn=f"{data.target} = {label!r}"
+    )
 
 # %% ../../nbs/data/customers.ipynb #e34c895b
 def check_customers(customers: Customers) -> tuple[Customers, list[Finding]]:
@@ -103,9 +118,21 @@ def check_customers(customers: Customers) -> tuple[Customers, list[Finding]]:
         The same without columns that are ids.
     findings : list of Finding
         What was noticed. That the order of the file matters is no news where the split is by time.
+
+    Raises
+    ------
+    ValueError
+        If every column is left out; the message names each with the reason.
     """
     findings = check_table(customers.X, customers.y)
     if customers.time is not None:
         findings = [finding for finding in findings if finding.kind not in ("order", "drift")]
     ids = [finding.column for finding in findings if finding.kind == "id"]
-    return replace(customers, X=customers.X.drop(columns=ids)), findings
+    X = customers.X.drop(columns=[name for name in customers.X.columns if str(name) in ids])
+    if X.shape[1] == 0:
+        reasons = "; ".join(finding.message.partition(": ")[0] for finding in findings if finding.kind == "id")
+        raise ValueError(
+            f"no column is left to learn from: {reasons}. Add columns that customers share, such as tenure, plan or "
+            "charges; was a number exported without its decimals, or the wrong table?"
+        )
+    return replace(customers, X=X), findings

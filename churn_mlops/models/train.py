@@ -30,6 +30,7 @@ from ..data.customers import load_customers as load_customers
 from ..data.customers import prepare_customers as prepare_customers
 from .training import TrainingResult as TrainingResult
 from .training import choose_threshold as choose_threshold
+from .training import compare_with_time as compare_with_time
 from .training import make_economics as make_economics
 from .training import make_model as make_model
 from .training import run_training as run_training
@@ -50,7 +51,8 @@ def _metrics_of(result: TrainingResult) -> Table:
 def _report(result: TrainingResult, console: Console) -> None:
     """Print what a person wants to know after a run, and what to do next."""
     print_notes([*map(str, result.findings), *result.warnings], console)
-    console.print(f"{result.n_rows:,} customers, {result.churn_rate:.1%} churned", highlight=False)
+    counted = f"{result.n_rows:,} customers, {result.churn_rate:.1%} churned ({result.churn})"
+    console.print(counted, highlight=False, soft_wrap=True, markup=False)
     console.print(_metrics_of(result))
     path = str(result.model_path)
     if result.model_path.is_relative_to(Path.cwd()):
@@ -80,28 +82,49 @@ def _parse_params(given: Sequence[str]) -> dict[str, Any]:
     return params
 
 
-def _model_overrides(settings: Settings, model_type: str | None, given: Sequence[str]) -> dict[str, Any]:
-    """Add ``--param`` to the parameters in the settings, unless those belong to another model type."""
+def _with_model(settings: Settings, model_type: str | None, given: Sequence[str]) -> Settings:
+    """Put ``--model-type`` and ``--param`` into settings, whose own parameters stay unless they are of another type."""
     kept = settings.model.params if model_type in (None, settings.model.type) else {}
-    return {"type": model_type, "params": {**kept, **_parse_params(given)}}
+    chosen = {"type": model_type or settings.model.type, "params": {**kept, **_parse_params(given)}}
+    return settings.model_copy(update={"model": settings.model.model_copy(update=chosen)})
 
 # %% ../../nbs/models/train.ipynb #ac257b32
 TargetOption = Annotated[str | None, typer.Option(help="The column that says who churned.")]
 IdOption = Annotated[str | None, typer.Option(help="The column that identifies a customer; not a feature.")]
-PositiveOption = Annotated[str | None, typer.Option(help="The label of the target that means churn.")]
+PositiveOption = Annotated[
+    str | None, typer.Option(help="The label of the target that means churn, against all others.")
+]
+UnlabelledOption = Annotated[bool, typer.Option("--drop-unlabelled", help="Leave out customers without a label.")]
 ReportOption = Annotated[Path | None, typer.Option(help="A folder for a report: report.html and metrics.csv.")]
 SettingsOption = Annotated[Path | None, typer.Option(help="A settings file instead of settings.ini.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Log what is read and done.")]
 
+
+def data_options(
+    path: Path | None, target: str | None, id_column: str | None, positive: str | None, unlabelled: bool
+) -> dict[str, Any]:
+    """Return the options about the table as settings of the section ``[data]``; what was not given is None."""
+    return {
+        "path": path,
+        "target": target,
+        "id_column": id_column,
+        "positive": positive,
+        "drop_unlabelled": unlabelled or None,
+    }
+
 # %% ../../nbs/models/train.ipynb #a19c84f4
 def train_command(
     data: Annotated[
-        Path | None, typer.Argument(help="A CSV or Parquet file of customers. Without it: sample data.")
+        Path | None, typer.Argument(help="A CSV, Parquet or Excel file of customers. Without it: sample data.")
     ] = None,
     target: TargetOption = None,
     id_column: IdOption = None,
     positive: PositiveOption = None,
+    unlabelled: UnlabelledOption = False,
+    time_column: Annotated[
+        str | None, typer.Option(help="Test on the newest customers by this column; not a feature.")
+    ] = None,
     model_type: Annotated[str | None, typer.Option(help=f"One of {', '.join(MODEL_TYPES)}.")] = None,
     param: Annotated[list[str] | None, typer.Option(help="A model parameter, name=value; repeatable.")] = None,
     test_size: Annotated[float | None, typer.Option(help="The share of customers to test on.")] = None,
@@ -127,19 +150,14 @@ def train_command(
     with one_line_errors("churn-train"):
         chosen = load_settings(
             settings,
-            data={"path": data, "target": target, "id_column": id_column, "positive": positive},
-            split={"test_size": test_size, "seed": seed},
-            model={
-                **_model_overrides(load_settings(settings), model_type, param or []),
-                "seed": seed,
-                "cv_folds": cv_folds,
-                "threshold": threshold,
-            },
+            data=data_options(data, target, id_column, positive, unlabelled),
+            split={"test_size": test_size, "seed": seed, "time_column": time_column},
+            model={"seed": seed, "cv_folds": cv_folds, "threshold": threshold},
             economics={"budget": budget},
             output={"model_path": output, "report": report, "retention_list": retention},
         )
         with step_progress(Console(stderr=True)) as step:
-            result = run_training(chosen, step)
+            result = run_training(_with_model(chosen, model_type, param or []), step)
     _report(result, console)
     if as_json:
         sys.stdout.write(json.dumps(result.to_dict(), indent=2) + "\n")

@@ -20,9 +20,8 @@ import typer
 from rich.console import Console
 
 from ..commands import metrics_table, one_line_errors, print_notes, run_command
-from ..data.customers import prepare_customers
+from ..data.customers import load_customers, prepare_customers
 from ..data.guards import Finding, check_table
-from ..data.loading import load_table
 from ..evaluation.metrics import TABLE_MEANINGS, evaluation_table
 from ..models.churn_model import ChurnModel
 from churn_mlops.models.train import (
@@ -32,7 +31,9 @@ from churn_mlops.models.train import (
     ReportOption,
     SettingsOption,
     TargetOption,
+    UnlabelledOption,
     VerboseOption,
+    data_options,
 )
 from ..models.training import make_economics
 from ..report.report import check_report_folder, evaluate_report
@@ -52,11 +53,14 @@ class LabelledCustomers:
         1 for churn, 0 for staying.
     findings : list of Finding
         What the guards noticed.
+    churn : str
+        The label that counts as churn, with its column: ``Churn = 'Yes'``.
     """
 
     X: pd.DataFrame
     y: pd.Series
     findings: list[Finding]
+    churn: str
 
 
 def load_labelled(model: ChurnModel, data: DataSettings) -> LabelledCustomers:
@@ -78,20 +82,20 @@ def load_labelled(model: ChurnModel, data: DataSettings) -> LabelledCustomers:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If no file is named, a column is missing, or the target is not of two labels in every row.
+        If no file is named, a column is missing, or the target cannot be encoded (see `encode_target`).
     """
     path = data.path
     if path is None:
         raise ValueError("name a file of customers whose outcome is known")
     if data.positive is None and set(model.classes_.tolist()) != {0, 1}:
         data = data.model_copy(update={"positive": str(model.classes_[1])})
-    customers = prepare_customers(load_table(path, target=data.target), data, SplitSettings())
+    customers = prepare_customers(load_customers(data), data, SplitSettings())
     missing = [name for name in model.feature_names if name not in customers.X.columns.astype(str)]
     if missing:
         raise ValueError(f"{path}: the model needs columns that the file lacks: {', '.join(map(repr, missing))}")
     known = customers.X.loc[:, customers.X.columns.astype(str).isin(model.feature_names)]
     findings = [finding for finding in check_table(known, customers.y) if finding.kind != "id"]
-    return LabelledCustomers(customers.X, customers.y, findings)
+    return LabelledCustomers(customers.X, customers.y, findings, customers.churn)
 
 # %% ../../nbs/pipelines/evaluate.ipynb #7467178f
 @dataclass(frozen=True)
@@ -108,6 +112,8 @@ class Evaluation:
         How many customers there were.
     churn_rate : float
         The share of them that churned, in [0, 1].
+    churn : str
+        The label that counts as churn, with its column: ``Churn = 'Yes'``.
     findings : list of Finding
         What the guards noticed about the customers.
     warnings : list of str
@@ -120,6 +126,7 @@ class Evaluation:
     figures: pd.DataFrame
     n_rows: int
     churn_rate: float
+    churn: str
     findings: list[Finding]
     warnings: list[str]
     report_path: Path | None = None
@@ -133,6 +140,7 @@ class Evaluation:
             "threshold": self.model.formula_.threshold,
             "n_rows": self.n_rows,
             "churn_rate": self.churn_rate,
+            "churn": self.churn,
             "metrics": figures["value"].to_dict(),
             "intervals": {name: [row["low"], row["high"]] for name, row in figures.iterrows()},
             "findings": [vars(finding) for finding in self.findings],
@@ -179,13 +187,15 @@ def run_evaluation(model_path: Path, settings: Settings, report: Path | None = N
         labels = np.asarray(model.classes_)[y.to_numpy()]
         page = evaluate_report(model, X, labels, findings=customers.findings, economics=economics)
         page.save_folder(report)
-    return Evaluation(model, figures, len(y), float(y.mean()), customers.findings, noticed, report)
+    rate, findings = float(y.mean()), customers.findings
+    return Evaluation(model, figures, len(y), rate, customers.churn, findings, noticed, report)
 
 # %% ../../nbs/pipelines/evaluate.ipynb #b20e1d47
 def _show(evaluation: Evaluation, console: Console) -> None:
     """Print what a person wants to know."""
     print_notes([*map(str, evaluation.findings), *evaluation.warnings], console)
-    console.print(f"{evaluation.n_rows:,} customers, {evaluation.churn_rate:.1%} churned", highlight=False)
+    counted = f"{evaluation.n_rows:,} customers, {evaluation.churn_rate:.1%} churned ({evaluation.churn})"
+    console.print(counted, highlight=False, soft_wrap=True, markup=False)
     figures = evaluation.figures
     columns = {"value": {str(name): f"{value:.3f}" for name, value in figures["value"].items()}}
     if figures["low"].notna().all():
@@ -207,10 +217,11 @@ def _show(evaluation: Evaluation, console: Console) -> None:
 # %% ../../nbs/pipelines/evaluate.ipynb #8c3b3c9a
 def evaluate_command(
     model: Annotated[Path, typer.Argument(help="A model file.")],
-    data: Annotated[Path, typer.Argument(help="A CSV or Parquet file of customers whose outcome is known.")],
+    data: Annotated[Path, typer.Argument(help="A CSV, Parquet or Excel file of customers whose outcome is known.")],
     target: TargetOption = None,
     id_column: IdOption = None,
     positive: PositiveOption = None,
+    unlabelled: UnlabelledOption = False,
     report: ReportOption = None,
     settings: SettingsOption = None,
     as_json: JsonOption = False,
@@ -222,7 +233,7 @@ def evaluate_command(
     """
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
     with one_line_errors("churn-evaluate"):
-        named = {"path": data, "target": target, "id_column": id_column, "positive": positive}
+        named = data_options(data, target, id_column, positive, unlabelled)
         evaluation = run_evaluation(model, load_settings(settings, data=named), report)
     _show(evaluation, Console(stderr=as_json))
     if as_json:

@@ -36,7 +36,7 @@ from .pictures import require_matplotlib
 from .quality import decisions_section, figures_frame, figures_section, others_of
 from .scores import probabilities_section, ranking_section
 from .segments import drift_section, segments_section
-from ..utils import write_file_atomically
+from ..utils import spreadsheet_csv, write_file_atomically
 
 # %% ../../nbs/report/report.ipynb #4f023a16
 def _write(path: Path, text: str) -> Path:
@@ -130,7 +130,7 @@ class EvaluationReport(_Page):
         OSError
             If a file cannot be written.
         """
-        _write(Path(folder) / "metrics.csv", self._figures.to_csv())
+        _write(Path(folder) / "metrics.csv", spreadsheet_csv(self._figures))
         return self.save(Path(folder) / "report.html")
 
 # %% ../../nbs/report/report.ipynb #01e16f1a
