@@ -150,6 +150,10 @@ class ModelSettings(_Section):
         default={},
         description='Parameters of the estimator. A JSON object such as {"n_estimators": 500}; {}: the defaults.',
     )
+    derive: bool = Field(
+        default=False,
+        description="Work out further columns from tenure and charges, see features.derived. true or false.",
+    )
     seed: _Seed = Field(
         default=42,
         description="The seed of the model's own randomness. A whole number from 0 to 4294967295.",

@@ -33,6 +33,20 @@ def _identify(X: pd.DataFrame, ids: pd.Series | npt.ArrayLike | None) -> pd.Inde
     return index
 
 
+def _churn_probabilities(
+    model: _Classifier, X: pd.DataFrame, scores: pd.Series | npt.ArrayLike | None
+) -> npt.NDArray[np.float64]:
+    """Return the scores that were given, or those of the model."""
+    if scores is None:
+        return check_probabilities(np.asarray(model.predict_proba(X))[:, 1])
+    if isinstance(scores, pd.Series) and not scores.index.equals(X.index):
+        raise ValueError("scores and X do not have the same index, so it is not clear which score belongs to which row")
+    proba = check_probabilities(np.asarray(scores, dtype=np.float64))
+    if len(proba) != len(X):
+        raise ValueError(f"scores holds {len(proba):,} probabilities for {len(X):,} customers; one for each is needed")
+    return proba
+
+
 def _expected_cost(proba: npt.NDArray[np.float64], economics: Economics) -> npt.NDArray[np.float64]:
     """Return what a contact is expected to cost: the call, and the incentive wherever it is taken."""
     taken = 1 - proba * (1 - economics.mean_acceptance)
@@ -46,8 +60,13 @@ def retention_list(
     budget: float | None = None,
     *,
     ids: pd.Series | npt.ArrayLike | None = None,
+    scores: pd.Series | npt.ArrayLike | None = None,
 ) -> pd.DataFrame:
     """List the customers worth contacting, most profitable first.
+
+    A model has seen the fate of the customers that it was fitted on, and is too sure of them: a forest gives
+    those who stayed a lower probability than it would give to equal customers that it never saw. For them, pass
+    out-of-fold ``scores``, as ``churn-train`` does (see `predict_out_of_fold`).
 
     Parameters
     ----------
@@ -62,6 +81,8 @@ def retention_list(
         incentives. The list ends before the first customer who would exceed it. Default: no limit.
     ids : array-like of shape (n_customers,), optional
         What identifies the customers, in the order of `X`. Default: the index of `X`.
+    scores : array-like of shape (n_customers,), optional
+        Churn probabilities to use instead of the model's, in the order of `X`.
 
     Returns
     -------
@@ -74,11 +95,11 @@ def retention_list(
     ------
     ValueError
         If the value column is absent or holds anything but amounts, the budget is no amount of 0
-        or more, `ids` do not belong to `X`, or the model's probabilities are none.
+        or more, `ids` or `scores` do not belong to `X`, or the probabilities are none.
     """
     if budget is not None:
         check_amount("budget", budget)
-    proba, values = check_probabilities(np.asarray(model.predict_proba(X))[:, 1]), economics.values(X)
+    proba, values = _churn_probabilities(model, X, scores), economics.values(X)
     profit = expected_profit(proba, economics, values)
     order = np.argsort(-profit, kind="stable")
     order = order[profit[order] > 0]
