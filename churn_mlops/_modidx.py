@@ -705,6 +705,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                        'churn_mlops/learners/boosting.py'),
                                                'churn_mlops.learners.boosting.BaggedBoosting.log_odds': ( 'learners/boosting.html#baggedboosting.log_odds',
                                                                                                           'churn_mlops/learners/boosting.py'),
+                                               'churn_mlops.learners.boosting._back_to_best': ( 'learners/boosting.html#_back_to_best',
+                                                                                                'churn_mlops/learners/boosting.py'),
                                                'churn_mlops.learners.boosting._fit_without_folds': ( 'learners/boosting.html#_fit_without_folds',
                                                                                                      'churn_mlops/learners/boosting.py'),
                                                'churn_mlops.learners.boosting._log_odds_on_folds': ( 'learners/boosting.html#_log_odds_on_folds',

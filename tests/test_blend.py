@@ -71,6 +71,13 @@ def test_blend_is_the_weighted_sum_of_its_parts(table):
     assert (blend.weights_ >= 0).all()
 
 
+def test_booster_keeps_the_trees_up_to_its_best_round_and_no_more(table):
+    for booster in BaggedBoosting(patience=20, random_state=0).fit(*table).boosters_:
+        rounds = booster.validation_score_
+        assert rounds[booster.n_iter_] == rounds.max()
+        assert len(rounds) == booster.n_iter_ + 21
+
+
 @pytest.mark.parametrize("churners", [1, 2, 3])
 @pytest.mark.parametrize("kind", CLASSIFIERS)
 def test_a_handful_of_churners_is_enough_to_fit(kind, churners, table):

@@ -43,7 +43,7 @@ class BlendedClassifier(LogOddsClassifier):
     ----------
     learning_rate : float, default 0.08
         Of the boosted trees; less is slower and rarely better.
-    max_iter : int, default 500
+    max_iter : int, default 2000
         The most trees that a booster may have.
     cv : int, default 5
         How many folds; more is slower and a little better.
@@ -72,7 +72,7 @@ class BlendedClassifier(LogOddsClassifier):
         self,
         *,
         learning_rate: float = 0.08,
-        max_iter: int = 500,
+        max_iter: int = 2_000,
         cv: int = 5,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
