@@ -82,9 +82,9 @@ class TestTelco:
         done = churn_train(telco, "--target", "Churn", "--id-column", "customerID", *QUICK, cwd=tmp_path)
         assert done.returncode == 0
         predictor = ChurnPredictor(tmp_path / "models" / "churn-model.safetensors")
-        assert "customerID" not in predictor.schema.kinds
-        assert predictor.schema.kinds["TotalCharges"] == "numeric"
-        assert 0 < predictor.predict({**predictor.schema.example, "TotalCharges": None})["churn_probability"] < 1
+        assert "customerID" not in predictor.formula.inputs
+        assert predictor.formula.named_columns["TotalCharges"].kind == "numeric"
+        assert 0 < predictor.predict({**predictor.formula.example, "TotalCharges": None})["churn_probability"] < 1
 
 
 class TestOutput:
@@ -186,7 +186,7 @@ class TestOptions:
         done = churn_train(customers, *QUICK, "--id-column", "customer_id", cwd=tmp_path)
         assert "'monthly_charges' (amounts of money), 'joined' (dates, day/month/year)" in done.stdout
         asked = {**table.iloc[0].to_dict(), "monthly_charges": 91.54, "joined": days.iloc[0].date().isoformat()}
-        predictor = ChurnPredictor(tmp_path / "models" / "churn-model.zip")
+        predictor = ChurnPredictor(tmp_path / "models" / "churn-model.safetensors")
         assert 0 < predictor.predict(asked)["churn_probability"] < 1
 
     def test_settings_are_loaded_once(self, customers, tmp_path):

@@ -165,7 +165,9 @@ class FeatureEngineer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  #
         for name, reason in self.left_out_.items():
             warnings.warn(f"column {name!r} {reason}; it is left out", stacklevel=2)
         if not columns:
-            raise ValueError(f"No column of use for a model was found in {len(table)} rows (n_samples = {len(table)})")
+            reasons = "; ".join(f"column {name!r} {reason}" for name, reason in self.left_out_.items())
+            found = f"No column of use for a model was found in {len(table)} rows (n_samples = {len(table)})"
+            raise ValueError(f"{found}: {reasons}")
         return self
 
     def select(self, X: Any) -> pd.DataFrame:
