@@ -36,6 +36,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'churn_mlops/data/guards.py'),
                                          'churn_mlops.data.guards.column_aucs': ( 'data/guards.html#column_aucs',
                                                                                   'churn_mlops/data/guards.py'),
+                                         'churn_mlops.data.guards.differs_nearly_everywhere': ( 'data/guards.html#differs_nearly_everywhere',
+                                                                                                'churn_mlops/data/guards.py'),
                                          'churn_mlops.data.guards.find_drift': ( 'data/guards.html#find_drift',
                                                                                  'churn_mlops/data/guards.py'),
                                          'churn_mlops.data.guards.find_duplicates': ( 'data/guards.html#find_duplicates',
