@@ -85,6 +85,14 @@ def test_export_leaves_no_diff(copy: Path) -> None:
 
 
 @pytest.mark.slow
+def test_export_does_not_touch_the_settings_of_the_project(copy: Path) -> None:
+    settings = copy / "pyproject.toml"
+    before = settings.stat().st_mtime_ns
+    run("nbdev-export", "--path", "nbs/lazy.ipynb", cwd=copy)
+    assert settings.stat().st_mtime_ns == before, "the next target of `make` would install the package again"
+
+
+@pytest.mark.slow
 def test_clean_leaves_no_diff(copy: Path) -> None:
     before = contents(copy)
     run("nbdev-clean", cwd=copy, JUPYTER_DATA_DIR=str(copy.parent / "jupyter"))
