@@ -86,6 +86,14 @@ def test_export_leaves_no_diff(copy: Path) -> None:
 
 
 @pytest.mark.slow
+def test_export_does_not_touch_the_settings_of_the_project(copy: Path) -> None:
+    settings = copy / "pyproject.toml"
+    before = settings.stat().st_mtime_ns
+    run("nbdev-export", "--path", "nbs/lazy.ipynb", cwd=copy)
+    assert settings.stat().st_mtime_ns == before, "the next target of `make` would install the package again"
+
+
+@pytest.mark.slow
 def test_clean_leaves_no_diff(copy: Path) -> None:
     before = contents(copy)
     run("nbdev-clean", cwd=copy, JUPYTER_DATA_DIR=str(copy.parent / "jupyter"))
@@ -142,17 +150,25 @@ def test_sidebar_lists_every_notebook_once() -> None:
     assert sorted(href for href in sidebar() if href.endswith(".ipynb")) == sorted(NAMES)
 
 
+def links(name: str) -> list[tuple[str, str]]:
+    """List the relative links in the prose of a notebook, each with the cell that it stands in."""
+    found = []
+    for place, cell in enumerate(cells(ROOT / "nbs" / name), 1):
+        if cell["cell_type"] == "markdown":
+            prose = re.sub(r"```.*?```|`[^`\n]*`", "code", "".join(cell["source"]), flags=re.DOTALL)
+            targets = re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", prose)
+            found += [(f"cell {place} (id {cell['id']})", target) for target in targets]
+    return found
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_links_of_a_notebook_lead_somewhere(name: str) -> None:
     made = {(ROOT / "nbs" / href).resolve() for href in sidebar()}
     broken = []
-    for place, cell in enumerate(cells(ROOT / "nbs" / name), 1):
-        if cell["cell_type"] == "markdown":
-            prose = re.sub(r"```.*?```|`[^`\n]*`", "code", "".join(cell["source"]), flags=re.DOTALL)
-            for target in re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", prose):
-                there = (ROOT / "nbs" / name).parent / target
-                if not there.exists() and there.resolve() not in made:
-                    broken.append(f"cell {place} (id {cell['id']}): {target} leads nowhere")
+    for place, target in links(name):
+        there = (ROOT / "nbs" / name).parent / target
+        if not there.exists() and there.resolve() not in made:
+            broken.append(f"{place}: {target} leads nowhere")
     assert not broken
 
 
@@ -177,6 +193,30 @@ def private_uses(file: Path) -> list[str]:
 def test_a_private_name_stays_in_its_notebook(folder: str) -> None:
     files = [file for file in sorted((ROOT / folder).rglob("*.py")) if file.name != "_modidx.py"]
     assert {file.relative_to(ROOT).as_posix(): private_uses(file) for file in files if private_uses(file)} == {}
+
+
+# Pages that only the built site has; JupyterLab finds no file there.
+ON_THE_SITE = {
+    "learners/blend.ipynb: ../benchmarks.md",
+    "serving/contract.ipynb: ../changelog.md",
+    "serving/command.ipynb: ../benchmarks.md",
+    "serving/command.ipynb: ../reference/commands.md",
+    "settings.ipynb: reference/settings.md",
+    "start_here.ipynb: benchmarks.md",
+    "tutorials/call_it_from_your_service.ipynb: ../benchmarks.md",
+    "tutorials/call_it_from_your_service.ipynb: ../reference/http.md",
+    "tutorials/call_it_from_your_service.ipynb: ../reference/settings.md",
+}
+
+
+def test_links_between_notebooks_work_in_jupyterlab() -> None:
+    missing = {
+        f"{name}: {target}"
+        for name in NAMES
+        for _, target in links(name)
+        if not ((ROOT / "nbs" / name).parent / target).exists()
+    }
+    assert missing == ON_THE_SITE
 
 
 @pytest.mark.slow
