@@ -1467,13 +1467,9 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'churn_mlops.settings._threshold': ('settings.html#_threshold', 'churn_mlops/settings.py'),
                                       'churn_mlops.settings.load_settings': ('settings.html#load_settings', 'churn_mlops/settings.py')},
             'churn_mlops.threads': { 'churn_mlops.threads._controller': ('threads.html#_controller', 'churn_mlops/threads.py'),
-                                     'churn_mlops.threads.cores_for': ('threads.html#cores_for', 'churn_mlops/threads.py'),
-                                     'churn_mlops.threads.limit_threads': ('threads.html#limit_threads', 'churn_mlops/threads.py'),
-                                     'churn_mlops.threads.usable_cores': ('threads.html#usable_cores', 'churn_mlops/threads.py')},
+                                     'churn_mlops.threads.limit_threads': ('threads.html#limit_threads', 'churn_mlops/threads.py')},
             'churn_mlops.utils': { 'churn_mlops.utils._inert': ('utils.html#_inert', 'churn_mlops/utils.py'),
                                    'churn_mlops.utils.collect_warnings': ('utils.html#collect_warnings', 'churn_mlops/utils.py'),
                                    'churn_mlops.utils.require': ('utils.html#require', 'churn_mlops/utils.py'),
                                    'churn_mlops.utils.spreadsheet_csv': ('utils.html#spreadsheet_csv', 'churn_mlops/utils.py'),
-                                   'churn_mlops.utils.timing': ('utils.html#timing', 'churn_mlops/utils.py'),
-                                   'churn_mlops.utils.write_file_atomically': ( 'utils.html#write_file_atomically',
-                                                                                'churn_mlops/utils.py')}}}
+                                   'churn_mlops.utils.timing': ('utils.html#timing', 'churn_mlops/utils.py')}}}
