@@ -17,10 +17,22 @@ IN_CI = os.environ.get("CI") == "true"
 
 
 class Notebook(pytest.File):
-    """A notebook under nbs/: one test that runs it from top to bottom in a process of its own."""
+    """A notebook under nbs/: one test that it is a chapter, one that runs it in a process of its own."""
 
-    def collect(self) -> Iterator["NotebookRun"]:
+    def collect(self) -> Iterator[pytest.Item]:
+        yield NotebookIsChapter.from_parent(self, name="is a chapter")
         yield NotebookRun.from_parent(self, name="run all cells")
+
+
+class NotebookIsChapter(pytest.Item):
+    """Say what was forgotten when the notebook was made or moved."""
+
+    def runtest(self) -> None:
+        if found := notebooks.forgotten(self.path):
+            pytest.fail("\n".join(found), pytrace=False)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        return self.path, 0, f"{self.path.relative_to(ROOT)} is a chapter"
 
 
 class NotebookRun(pytest.Item):

@@ -130,6 +130,25 @@ def test_the_pieces_of_a_stream_are_one(project: Path) -> None:
     assert change(project, pieces, [{"output_type": "stream", "name": "stdout", "text": "one two"}]) == ""
 
 
+@pytest.mark.parametrize(
+    ("source", "prose", "sidebar", "told"),
+    [
+        (SOURCE, "# Part\n\n> A part.", "- part.ipynb", []),
+        (SOURCE, "", "- part.ipynb", ["its first text cell must be `# A title` and `> What it is for.`"]),
+        (SOURCE, "# Part\n\n> A part.\n\nMore.", "- part.ipynb", ["its first text cell must be"]),
+        (SOURCE, "# Part\n\n> A part.", "- apart.ipynb", ["the sidebar in _quarto.yml lists it 0 times"]),
+        ("#| export\nx = 1", "# Part\n\n> A part.", "- part.ipynb", ["it exports to no module"]),
+        ("#| default_exp old", "# Part\n\n> A part.", "- part.ipynb", ["its path wants `#| default_exp part`"]),
+    ],
+)
+def test_what_was_forgotten_is_said(project: Path, source: str, prose: str, sidebar: str, told: list[str]) -> None:
+    path = write(project / "nbs" / "part.ipynb", [], source, prose)
+    (project / "_quarto.yml").write_text(f"website:\n  sidebar:\n    contents:\n      {sidebar}\n")
+    found = notebooks.forgotten(path)
+    assert len(found) == len(told)
+    assert all(words in each and each.startswith("nbs/part.ipynb: ") for words, each in zip(told, found, strict=True))
+
+
 def test_a_run_gives_what_the_cells_show(project: Path) -> None:
     result = notebooks.run(project / "nbs" / "part.ipynb")
     assert result.failure == ""

@@ -100,7 +100,7 @@ def sidebar(items: list) -> list[str]:
 def test_sidebar_leads_to_every_page(site: Path) -> None:
     config = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
     listed = {str(Path(href).with_suffix(".html")) for href in sidebar(config["website"]["sidebar"]["contents"])}
-    assert pages(site) == listed
+    assert pages(site) == listed | {"404.html"}
 
 
 def test_every_check_of_the_site_finds_nothing(site: Path, tool) -> None:
@@ -187,10 +187,15 @@ def test_search_needs_no_request(site: Path, tool) -> None:
     assert "fetch(" not in (site / "site_libs" / "smalldocs.js").read_text(encoding="utf-8")
 
 
+def test_search_lists_nothing_twice(site: Path, tool) -> None:
+    entries = [(entry["title"], entry["section"]) for entry in tool("finish_site").entries(site)]
+    assert len(entries) == len(set(entries))
+
+
 def test_llms_txt_leads_to_a_copy_of_every_page(site: Path) -> None:
     text = (site / "llms.txt").read_text(encoding="utf-8")
     targets = re.findall(r"\]\(([^)]+)\)", text)
-    assert {target.replace(".llms.md", ".html") for target in targets} == pages(site)
+    assert {target.replace(".llms.md", ".html") for target in targets} == pages(site) - {"404.html"}
     assert [target for target in targets if not (site / target).is_file()] == []
 
 
@@ -222,7 +227,12 @@ def test_quarto_renders_the_same_pages(project: Path, site: Path, tmp_path: Path
 
 def test_sitemap_names_every_page(addressed: Path) -> None:
     found = re.findall(r"<loc>(.*?)</loc>", (addressed / "sitemap.xml").read_text(encoding="utf-8"))
-    assert set(found) == {f"https://example.org/churn/{name}" for name in pages(addressed)}
+    assert set(found) == {f"https://example.org/churn/{name}" for name in pages(addressed) - {"404.html"}}
+
+
+def test_missing_page_leads_back_from_any_address(addressed: Path) -> None:
+    text = (addressed / "404.html").read_text(encoding="utf-8")
+    assert text.index('<base href="https://example.org/churn/">') < text.index('href="site_libs/')
 
 
 def test_card_shows_a_picture_that_is_there(addressed: Path) -> None:

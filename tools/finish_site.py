@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from latex2mathml.converter import convert
+from nbdev.config import get_config
 
 FORMULA = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', re.DOTALL)
 KATEX = re.compile(r"<(?:link|script)\b[^>]*cdn\.jsdelivr\.net/npm/katex[^>]*>(?:</script>)?")
@@ -117,11 +118,26 @@ def finish_page(text: str, script: str, generated: bool) -> str:
     return text.replace("</head>", f'<script src="{script}"></script></head>', 1)
 
 
+def search_index(site: Path, sources: Path) -> list[dict[str, str]]:
+    """Make the search index: no entry twice, and other words for what a page is about."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for entry in json.loads((site / "search.json").read_text(encoding="utf-8")):
+        page, _, place = entry["href"].partition("#")
+        notebook = (sources / page).with_suffix(".ipynb")
+        if not entry["section"] and notebook.is_file():
+            metadata = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]
+            entry["keywords"] = metadata.get("nbdev", {}).get("keywords", "")
+        elif page.startswith("reference/") and "." in place:
+            entry["title"] += f".{place.partition('.')[0]}"  # the module, since several may have the same name
+        found.setdefault((entry["title"], entry["section"]), entry)
+    return list(found.values())
+
+
 def finish_site(site: Path, sources: Path) -> None:
     """Finish every page, and make search work where a browser fetches no file."""
     libs = site / "site_libs"
     shutil.copy(Path(__file__).with_name("site.js"), libs / "site.js")
-    index = (site / "search.json").read_text(encoding="utf-8")
+    index = json.dumps(search_index(site, sources), ensure_ascii=False)
     (libs / "search-index.js").write_text(f"window.siteSearchIndex = {index};\n", encoding="utf-8")
     behaviour = (libs / "smalldocs.js").read_text(encoding="utf-8")
     for known, instead in BEHAVIOUR.items():
@@ -137,6 +153,14 @@ def finish_site(site: Path, sources: Path) -> None:
         script = "../" * (len(name.parts) - 1) + "site_libs/site.js"
         done = finish_page(page.read_text(encoding="utf-8"), script, name.with_suffix("").as_posix() not in written)
         page.write_text(done, encoding="utf-8")
+    missing = site / "404.html"  # a host shows it under any address, so its links must not start there
+    config = get_config()
+    if config.doc_host:
+        base = f'<head><base href="{config.doc_host}{config.doc_baseurl.rstrip("/")}/">'
+        missing.write_text(missing.read_text(encoding="utf-8").replace("<head>", base, 1), encoding="utf-8")
+        pages = (site / "sitemap.xml").read_text(encoding="utf-8")
+        listed = re.sub(r"\s*<url>\s*<loc>[^<]*/404\.html</loc>.*?</url>", "", pages, flags=re.DOTALL)
+        (site / "sitemap.xml").write_text(listed, encoding="utf-8")
 
 
 def entries(site: Path) -> list[dict[str, str]]:

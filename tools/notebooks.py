@@ -104,6 +104,31 @@ def all_notebooks() -> list[Path]:
     return sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 
 
+def forgotten(path: Path) -> list[str]:
+    """Say what a notebook lacks to be a chapter: title and subtitle, the module of its path, a line in the sidebar."""
+    name = path.relative_to(ROOT / "nbs").as_posix()
+    module = name.removesuffix(".ipynb").replace("/", ".")
+    texts, code = (
+        ["".join(cell["source"]).strip() for cell in read(path)["cells"] if cell["cell_type"] == kind]
+        for kind in ("markdown", "code")
+    )
+    first = texts[0] if texts else ""
+    modules = re.findall(r"^#\|\s*default_exp\s+(\S+)", "\n".join(code), re.MULTILINE)
+    exports = any(re.search(r"^#\|\s*export", source, re.MULTILINE) for source in code)
+    sidebar = (ROOT / "_quarto.yml").read_text(encoding="utf-8").partition("\n  sidebar:")[2]
+    lines = re.findall(rf"^ +(?:- |href: ){re.escape(name)}$", sidebar, re.MULTILINE)
+    found = []
+    if not re.fullmatch(r"# \S.*\n+> \S.*", first):
+        found.append(
+            f"its first text cell must be `# A title` and `> What it is for.`, and nothing else; it is {first!r}"
+        )
+    if (modules or exports) and modules != [module]:
+        found.append(f"it exports to {', '.join(modules) or 'no module'}; its path wants `#| default_exp {module}`")
+    if len(lines) != 1:
+        found.append(f"the sidebar in _quarto.yml lists it {len(lines)} times; it needs the line `- {name}` once")
+    return [f"nbs/{name}: {each}" for each in found]
+
+
 def lacks_data(path: Path) -> bool:
     """Tell whether a notebook's outputs come from a file that is not here."""
     text = "\n".join("".join(cell["source"]) for cell in read(path)["cells"] if cell["cell_type"] == "code")

@@ -82,7 +82,8 @@ def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def code(text: Any) -> str:
     """Write a name or a type as code; a docstring may have done that itself."""
-    return f"`{text}`" if text and "`" not in str(text) else str(text or "")
+    text = str(text or "").removeprefix("(").removesuffix(", optional)")  # griffe reads `str, optional` as a tuple
+    return f"`{text}`" if text and "`" not in text else text
 
 
 def section(part: Any) -> str:
@@ -148,12 +149,18 @@ def signature(name: Any) -> str:
     return f"{start} {head}(\n{lines}){returned}"
 
 
+def members(name: Any) -> dict[str, Any]:
+    """List what a class defines, with what it has from private bases, which have no entry of their own."""
+    bases = [base for base in reversed(name.mro()) if base.name.startswith("_")]
+    return {key: member for each in [*bases, name] for key, member in each.members.items()}
+
+
 def fields(name: Any) -> str:
     """Write the public fields of a class whose docstring does not describe them; a `Field` says what one means."""
     if re.search(r"^(Parameters|Attributes)\n---", getattr(name.docstring, "value", ""), re.MULTILINE):
         return ""
     rows = []
-    for field in name.members.values():
+    for field in members(name).values():
         if field.is_attribute and field.annotation and field.name[0] != "_" and "property" not in field.labels:
             said = [
                 each.value
@@ -171,9 +178,8 @@ def fields(name: Any) -> str:
     return table(("field", "type", "meaning")[:n_columns], [row[:n_columns] for row in rows]) if rows else ""
 
 
-def entry(name: Any, level: int = 3) -> Iterator[str]:
+def entry(name: Any, place: str, level: int = 3) -> Iterator[str]:
     """Describe a public name: where it comes from, signature, docstring, fields, and its methods after it."""
-    place = anchor(name)
     title = place.partition(".")[2]
     yield f"{'#' * level} {title} {{#{place}}}"
     if level == 3:
@@ -183,9 +189,9 @@ def entry(name: Any, level: int = 3) -> Iterator[str]:
     yield described(name)
     if name.is_class:
         yield fields(name)
-        for member in name.members.values():
+        for member in members(name).values():
             if member.name[0] != "_" and member.docstring and (member.is_function or "property" in member.labels):
-                yield from entry(member, level + 1)
+                yield from entry(member, f"{place}.{member.name}", level + 1)
 
 
 def front(title: str, description: str) -> str:
@@ -203,8 +209,8 @@ def page(part: str, modules: list[griffe.Module]) -> str:
     text = [front(title_of(part), about(part)), table(("module", "its public names"), overview)]
     for module in modules:
         chapter = f"See [its chapter](../{notebook_of(module)})."
-        text += [f"## {module.name} {{#{module.name}}}", f"{summary(module)} {chapter}"]
-        text += [line for name in names[module] for line in entry(name)]
+        text += [f"## {module.path.partition('.')[2]} {{#{module.name}}}", f"{summary(module)} {chapter}"]
+        text += [line for name in names[module] for line in entry(name, anchor(name))]
     return "\n\n".join(filter(None, text)) + "\n"
 
 
