@@ -192,11 +192,22 @@ def test_search_lists_nothing_twice(site: Path, tool) -> None:
     assert len(entries) == len(set(entries))
 
 
+def test_search_does_not_look_into_exported_code(site: Path, tool) -> None:
+    text = next(e["text"] for e in tool("finish_site").entries(site) if e["href"] == "data/sample.html#who-they-are")
+    assert "Tenure is the number of months" in text
+    assert "def _draw_tenure" not in text
+
+
 def test_llms_txt_leads_to_a_copy_of_every_page(site: Path) -> None:
     text = (site / "llms.txt").read_text(encoding="utf-8")
     targets = re.findall(r"\]\(([^)]+)\)", text)
     assert {target.replace(".llms.md", ".html") for target in targets} == pages(site) - {"404.html"}
     assert [target for target in targets if not (site / target).is_file()] == []
+
+
+def test_tutorial_links_the_glossary(site: Path) -> None:
+    text = (site / "tutorials" / "first_model.html").read_text(encoding="utf-8")
+    assert text.count('href="../glossary.html#target"') == 1
 
 
 def test_every_page_lets_a_keyboard_skip_to_its_content(site: Path) -> None:

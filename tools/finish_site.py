@@ -118,15 +118,27 @@ def finish_page(text: str, script: str, generated: bool) -> str:
     return text.replace("</head>", f'<script src="{script}"></script></head>', 1)
 
 
+def prose(notebook: dict) -> dict[str, str]:
+    """Give the words of a notebook under each of its headings, without code and outputs."""
+    found, section = {"": ""}, ""
+    for cell in notebook["cells"]:
+        for line in "".join(cell["source"]).splitlines() if cell["cell_type"] == "markdown" else ():
+            section = line.lstrip("# ") if line.startswith("##") else section
+            found[section] = found.get(section, "") + " " + (line if line[:1] not in "#>" else "")
+    plain = {heading: re.sub(r"!?\[([^\]]*)\]\([^)]*\)|[*`|]|```\w*", r"\1", text) for heading, text in found.items()}
+    return {re.sub(r"\W", "", heading): " ".join(text.split()) for heading, text in plain.items()}
+
+
 def search_index(site: Path, sources: Path) -> list[dict[str, str]]:
     """Make the search index: no entry twice, and other words for what a page is about."""
     found: dict[tuple[str, str], dict[str, str]] = {}
     for entry in json.loads((site / "search.json").read_text(encoding="utf-8")):
         page, _, place = entry["href"].partition("#")
-        notebook = (sources / page).with_suffix(".ipynb")
-        if not entry["section"] and notebook.is_file():
-            metadata = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]
-            entry["keywords"] = metadata.get("nbdev", {}).get("keywords", "")
+        if (sources / page).with_suffix(".ipynb").is_file():
+            notebook = json.loads((sources / page).with_suffix(".ipynb").read_text(encoding="utf-8"))
+            entry["text"] = prose(notebook).get(re.sub(r"\W", "", entry["section"]), entry["text"])
+            if not entry["section"]:
+                entry["keywords"] = notebook["metadata"].get("nbdev", {}).get("keywords", "")
         elif page.startswith("reference/") and "." in place:
             entry["title"] += f".{place.partition('.')[0]}"  # the module, since several may have the same name
         found.setdefault((entry["title"], entry["section"]), entry)

@@ -9,6 +9,7 @@ where that is not set its cells must run, but its outputs stay as they are.
 """
 
 import base64
+import html
 import io
 import json
 import math
@@ -17,7 +18,6 @@ import re
 import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from html.parser import HTMLParser
 from itertools import zip_longest
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -149,24 +149,9 @@ _TOKEN = re.compile(
 )
 
 
-class _Text(HTMLParser):
-    """The text of a piece of HTML, without styles and scripts."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.parts: list[str] = []
-        self._silent = 0
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._silent += tag in ("style", "script")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._silent -= tag in ("style", "script")
-
-    def handle_data(self, data: str) -> None:
-        if not self._silent:
-            self.parts.append(data)
+def _text(page: str) -> str:
+    """Give the text of a piece of HTML, without styles and scripts."""
+    return html.unescape(re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL))
 
 
 def _same_number(one: re.Match[str], other: re.Match[str]) -> bool:
@@ -228,7 +213,7 @@ def _change(old: list[dict[str, Any]], new: list[dict[str, Any]], numbers: bool)
             if numbers and not _same_picture(text, after[name]):
                 return "its picture has changed"
         elif name.startswith("text/") or "/" not in name:
-            was, now = (" ".join(_Text(part).parts) if "html" in name else part for part in (text, after[name]))
+            was, now = map(_text, (text, after[name])) if "html" in name else (text, after[name])
             if found := _difference(was, now, numbers):
                 return f"committed '{found[0]}', now '{found[1]}'"
     return ""

@@ -42,10 +42,11 @@ def defined(source: str) -> list[str]:
 
 
 def places(name: str, source: str) -> str:
-    """Give the marks that links to a name and to its methods lead to."""
+    """Give the marks that links to a name and to its public methods lead to."""
     found = [node for node in ast.parse(source).body if getattr(node, "name", "") == name][-1:]
-    members = [f"{name}.{each.name}" for node in found for each in getattr(node, "body", ()) if hasattr(each, "name")]
-    return "".join(f"[]{{#{place.lower()}}}" for place in [name, *dict.fromkeys(members)])
+    members = [getattr(each, "name", "_") for node in found for each in node.body]
+    marks = [name, *(f"{name}.{each}" for each in dict.fromkeys(members) if each[0] != "_")]
+    return "".join(f'<span id="{mark.lower()}"></span>' for mark in marks)
 
 
 def introduction(module: Path, source: str, up: str) -> str:
