@@ -68,5 +68,6 @@ def site(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
                 command, cwd=copy, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             )
             assert done.returncode == 0, f"tools/docs.py exited with {done.returncode}\n{done.stdout}"
+            folder.with_suffix(".txt").write_text(done.stdout, encoding="utf-8")
             shutil.move(copy / "_docs", folder)
     return folder

@@ -63,7 +63,8 @@ def project(clean_copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pyproject = copy / "pyproject.toml"
     text = re.sub(r"^\[project\.urls\]\n(?:.+\n)*", "", pyproject.read_text(encoding="utf-8"), flags=re.MULTILINE)
     pyproject.write_text(text.replace("[project.scripts]", f"{URLS}\n[project.scripts]"), encoding="utf-8")
-    run(sys.executable, "tools/docs.py", cwd=copy)
+    said = run(sys.executable, "tools/docs.py", cwd=copy, TTY_COMPATIBLE="1")  # rich then takes a pipe for a terminal
+    (copy.parent / "said.txt").write_text(said, encoding="utf-8")
     shutil.copytree(copy / "_docs", copy.parent / "elsewhere" / "docs")  # a test with Quarto writes over the first
     return copy
 
@@ -220,6 +221,17 @@ def test_no_address_means_no_sitemap_card_or_edit_link(site: Path) -> None:
     text = (site / "index.html").read_text(encoding="utf-8")
     assert not (site / "sitemap.xml").exists()
     assert [mark for mark in ('"og:', '"twitter:', "toc-action") if mark in text] == []
+
+
+def test_build_says_on_a_terminal_what_it_waits_for(project: Path) -> None:
+    said = (project.parent / "said.txt").read_text(encoding="utf-8")
+    steps = ("reading", "writing the reference", "finishing", "following every link")
+    places = [said.index(f"{number} of 4: {step}") for number, step in enumerate(steps, 1)]
+    assert places == sorted(places)
+
+
+def test_build_says_one_line_in_a_pipe(site: Path) -> None:
+    assert re.fullmatch(r"\d+ pages in _docs/\n", site.with_suffix(".txt").read_text(encoding="utf-8"))
 
 
 def test_quarto_renders_the_same_pages(project: Path, site: Path, tmp_path: Path) -> None:

@@ -152,10 +152,8 @@ def unfindable_names(site: Path, package: Path) -> list[str]:
 
 def exported_names(file: Path) -> list[str]:
     """Read a module's `__all__`."""
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__":
-            return list(ast.literal_eval(node.value))
-    return []
+    found = re.search(r"^__all__ = (\[.*?\])", file.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return ast.literal_eval(found[1]) if found else []
 
 
 def findings(site: Path, package: Path) -> list[str]:

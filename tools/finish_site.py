@@ -100,8 +100,8 @@ def sized(found: re.Match[str]) -> str:
     return f'width="{width * scale:.0f}" height="{height * scale:.0f}" {found[0]}'
 
 
-def finish_page(text: str, script: str, generated: bool) -> str:
-    """Finish one page; a page made from the source has nothing that could be edited."""
+def finish_page(text: str, script: str) -> str:
+    """Finish one page."""
     text = FORMULA.sub(formula, KATEX.sub("", text))
     text = TOGGLE.sub(r'<button type="button"\1\2>\3</button>', text)
     text = OUTPUT.sub(output, text)
@@ -113,8 +113,6 @@ def finish_page(text: str, script: str, generated: bool) -> str:
     for start, name in NAMED.items():
         tag, _, mark = start.partition(" ")
         text = re.sub(rf"{tag} [^>]*{re.escape(mark)}[^>]*>", partial(named, name=name), text)
-    if generated:
-        text = re.sub(r'<div class="toc-actions">.*?</div></div>', "", text, flags=re.DOTALL)
     return text.replace("</head>", f'<script src="{script}"></script></head>', 1)
 
 
@@ -159,11 +157,13 @@ def finish_site(site: Path, sources: Path) -> None:
     (libs / "smalldocs.js").write_text(behaviour, encoding="utf-8")
     for style in (libs / "themes").rglob("*.css"):  # their fonts come from another host
         style.write_text(re.sub(r"@import\s+url\([^)]*\);?", "", style.read_text(encoding="utf-8")), encoding="utf-8")
-    written = {path.relative_to(sources).with_suffix("").as_posix() for path in sources.rglob("*.*")}
     for page in site.rglob("*.html"):
-        name = page.relative_to(site)
-        script = "../" * (len(name.parts) - 1) + "site_libs/site.js"
-        done = finish_page(page.read_text(encoding="utf-8"), script, name.with_suffix("").as_posix() not in written)
+        source = sources / page.relative_to(site)
+        script = "../" * (len(page.relative_to(site).parts) - 1) + "site_libs/site.js"
+        done = finish_page(page.read_text(encoding="utf-8"), script)
+        text = source.with_suffix(".md")
+        if not source.with_suffix(".ipynb").is_file() and (text.is_symlink() or not text.is_file()):
+            done = re.sub(r'<div class="toc-actions">.*?</div></div>', "", done, flags=re.DOTALL)  # nothing to edit
         page.write_text(done, encoding="utf-8")
     missing = site / "404.html"  # a host shows it under any address, so its links must not start there
     config = get_config()
