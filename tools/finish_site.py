@@ -123,7 +123,7 @@ def prose(notebook: dict) -> dict[str, str]:
         for line in "".join(cell["source"]).splitlines() if cell["cell_type"] == "markdown" else ():
             section = line.lstrip("# ") if line.startswith("##") else section
             found[section] = found.get(section, "") + " " + (line if line[:1] not in "#>" else "")
-    plain = {heading: re.sub(r"!?\[([^\]]*)\]\([^)]*\)|[*`|]|```\w*", r"\1", text) for heading, text in found.items()}
+    plain = {heading: re.sub(r"!?\[([^\]]*)\]\([^)]*\)|```\w*|[*`|]", r"\1", text) for heading, text in found.items()}
     return {re.sub(r"\W", "", heading): " ".join(text.split()) for heading, text in plain.items()}
 
 
