@@ -55,8 +55,9 @@ def parts() -> dict[str, list[griffe.Module]]:
 
 
 def public_names(module: griffe.Module) -> list[Any]:
-    """List what a module exports, in the order of the source."""
-    return sorted((module[name] for name in module.exports or ()), key=lambda name: name.lineno or 0)
+    """List what a module exports, in the order of the source; griffe sees no name of `A, B = 1, 2`."""
+    names = [module[name] for name in module.exports or () if name in module.members]
+    return sorted(names, key=lambda name: name.lineno or 0)
 
 
 def anchor(name: Any) -> str:
