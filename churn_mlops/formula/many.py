@@ -16,17 +16,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from churn_mlops.formula.encoding import (
-    Column,
-    FloatArray,
-    category_features,
-    read_categories,
-    read_dates,
-    read_numbers,
-    scale_numbers,
-)
+from .encoding import Column, FloatArray, category_features
 from .one import Shares, children_of, depth_of
 from .trees import Trees, cut_trees
+
+# %% ../../nbs/formula/many.ipynb #85611de5
+from .encoding import read_categories, read_dates, read_numbers, scale_numbers
 
 # %% ../../nbs/formula/many.ipynb #23dedcaf
 def _granted_cores() -> float:
