@@ -313,3 +313,23 @@ def test_formula_that_differs_from_its_estimator_is_refused_in_fit(customers, mo
     )
     with pytest.raises(RuntimeError, match="does not give its probabilities: 600 of 600"):
         ChurnModel("logistic_regression").fit(*customers)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "params"),
+    [
+        ("logistic_regression", {}),
+        ("hist_gradient_boosting", {"max_iter": 5}),
+        ("lightgbm", {"max_trees": 5}),
+        ("random_forest", {"n_estimators": 2}),
+        ("blend", {"max_iter": 3, "cv": 2}),
+    ],
+)
+def test_model_is_the_same_on_any_number_of_cores(model_type, params, monkeypatch):
+    table = generate_sample_data(20_000)
+    X, y = table[["tenure", "monthly_charges", "contract_type"]], table["churn"]
+    digests = set()
+    for cores in ("1", "2", "3"):
+        monkeypatch.setenv("CHURN_THREADS", cores)
+        digests.add(ChurnModel(model_type, **params).fit(X, y).formula_.digest)
+    assert len(digests) == 1
