@@ -44,7 +44,7 @@ docs: $(VENV)/.with-docs  ## build the site into _docs/
 docs-serve: docs  ## build the site and show it on http://127.0.0.1:8001
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _docs 8001
 
-fresh: $(VENV)/.with-docs  ## execute the notebooks that changed, write the outputs that are stale
+fresh: $(VENV)/.with-docs  ## execute the notebooks (or ARGS=one.ipynb), write the outputs that are stale
 	@$(BIN)/python tools/notebooks.py $(ARGS)
 
 readme: $(VENV)/.with-docs  ## write README.md from nbs/index.ipynb
@@ -71,7 +71,7 @@ build: $(VENV)/.with-dev  ## build and check the sdist and the wheel in dist/
 	@$(BIN)/twine check --strict dist/*
 
 clean:  ## remove everything that a target of this file made, except models
-	@rm -rf $(VENV) $(BENCH) build dist _docs _proc _executed *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(BENCH) build dist _docs _proc *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 define CHECK_PYTHON

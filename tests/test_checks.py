@@ -13,6 +13,7 @@ import pytest
 HYGIENE = "tests/test_hygiene.py"
 CHECKS = (
     "nbs/threads.ipynb",
+    "nbs/uplift/score.ipynb",
     f"{HYGIENE}::test_export_leaves_no_diff",
     f"{HYGIENE}::test_links_of_a_notebook_lead_somewhere",
     f"{HYGIENE}::test_sidebar_lists_every_notebook_once",
@@ -52,8 +53,8 @@ def forget_subpackage(root: Path) -> None:
     folder.mkdir()
     shutil.copy(root / "churn_mlops" / "threads.py", folder / "score.py")
     (root / "nbs" / "uplift").mkdir()
-    title = {"cell_type": "markdown", "id": "t17le000", "metadata": {}, "source": ["# Uplift\n\n> Whom a call moves."]}
-    notebook = {"cells": [title], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    text = {"cell_type": "markdown", "id": "t17le000", "metadata": {}, "source": ["Whom does a call move?"]}
+    notebook = {"cells": [text], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
     (root / "nbs" / "uplift" / "score.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
 
 
@@ -91,6 +92,12 @@ def test_a_broken_link_is_caught(said: dict[str, str]) -> None:
 
 def test_a_page_forgotten_in_the_sidebar_is_caught(said: dict[str, str]) -> None:
     assert "uplift/score.ipynb" in said["test_sidebar_lists_every_notebook_once"]
+
+
+def test_the_test_of_one_notebook_says_what_was_forgotten(said: dict[str, str]) -> None:
+    report = said["nbs/uplift/score.ipynb is a chapter"]
+    assert "nbs/uplift/score.ipynb: its first text cell must be `# A title` and `> What it is for.`" in report
+    assert "nbs/uplift/score.ipynb: the sidebar in _quarto.yml lists it 0 times" in report
 
 
 def test_a_subpackage_forgotten_in_the_layers_is_caught(said: dict[str, str]) -> None:

@@ -82,9 +82,9 @@ class TestTelco:
         done = churn_train(telco, "--target", "Churn", "--id-column", "customerID", *QUICK, cwd=tmp_path)
         assert done.returncode == 0
         predictor = ChurnPredictor(tmp_path / "models" / "churn-model.safetensors")
-        assert "customerID" not in predictor.schema.kinds
-        assert predictor.schema.kinds["TotalCharges"] == "numeric"
-        assert 0 < predictor.predict({**predictor.schema.example, "TotalCharges": None})["churn_probability"] < 1
+        assert "customerID" not in predictor.formula.inputs
+        assert predictor.formula.named_columns["TotalCharges"].kind == "numeric"
+        assert 0 < predictor.predict({**predictor.formula.example, "TotalCharges": None})["churn_probability"] < 1
 
 
 class TestOutput:
@@ -125,10 +125,10 @@ def test_every_command_tells_its_version(module, capsys):
 class TestOptions:
     def test_param_reaches_the_estimator_as_a_python_value(self, customers, tmp_path):
         done = churn_train(
-            customers, *QUICK, "--param", "C=0.5", "--param", "solver=liblinear", "--output", "m.safetensors", cwd=tmp_path
+            customers, *QUICK, "--param", "C=0.5", "--param", "solver=liblinear", "--output", "m.model", cwd=tmp_path
         )
         assert done.returncode == 0
-        params = ChurnModel.load(tmp_path / "m.safetensors").params
+        params = ChurnModel.load(tmp_path / "m.model").params
         assert params == {"C": 0.5, "solver": "liblinear", "random_state": 42}
 
     def test_seed_changes_the_split(self, customers, tmp_path):
@@ -186,7 +186,7 @@ class TestOptions:
         done = churn_train(customers, *QUICK, "--id-column", "customer_id", cwd=tmp_path)
         assert "'monthly_charges' (amounts of money), 'joined' (dates, day/month/year)" in done.stdout
         asked = {**table.iloc[0].to_dict(), "monthly_charges": 91.54, "joined": days.iloc[0].date().isoformat()}
-        predictor = ChurnPredictor(tmp_path / "models" / "churn-model.zip")
+        predictor = ChurnPredictor(tmp_path / "models" / "churn-model.safetensors")
         assert 0 < predictor.predict(asked)["churn_probability"] < 1
 
     def test_settings_are_loaded_once(self, customers, tmp_path):

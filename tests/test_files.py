@@ -18,16 +18,16 @@ import joblib
 import numpy as np
 import pytest
 import skops.io
+from churn_mlops.models.description import TRUSTED_TYPES, refused_types
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 from churn_mlops.data import generate_sample_data
 from churn_mlops.features import FeatureEngineer
+from churn_mlops.formula.file import ModelFileError, UnsafeModelError, read_model_file, write_model_file
 from churn_mlops.learners.blend import BlendedClassifier
 from churn_mlops.learners.lightgbm import LightGBMClassifier
 from churn_mlops.models import persistence
-from churn_mlops.models.description import TRUSTED_TYPES, refused_types
-from churn_mlops.formula.file import ModelFileError, UnsafeModelError, read_model_file, write_model_file
 
 ESTIMATORS = {
     "forest": lambda: RandomForestClassifier(n_estimators=4, max_depth=4, random_state=42),

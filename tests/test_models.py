@@ -13,9 +13,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from churn_mlops.data import generate_sample_data
 from churn_mlops.features import FeatureEngineer
+from churn_mlops.formula.file import ModelFileError
 from churn_mlops.learners.registry import MODEL_TYPES
 from churn_mlops.models import ChurnModel, ChurnPredictor, train_model
-from churn_mlops.formula.file import ModelFileError
 from churn_mlops.settings import ModelSettings
 
 EXPECTED_FAILURES = {
@@ -171,7 +171,7 @@ class TestChurnModel:
     @pytest.mark.parametrize(
         ("labels", "message"),
         [
-            ([0] * 600, r"holds 1 class \[0\]; a model needs two"),
+            ([0] * 600, "ChurnModel needs two classes, but y holds one class: 0"),
             ([0, 1, 2] * 200, "Only binary classification is supported"),
             ([0.0, 1.0, np.nan] * 200, "the target y has 200 missing values"),
         ],
@@ -293,3 +293,43 @@ class TestChurnPredictor:
         predictor = ChurnPredictor(model.save(tmp_path / "model.safetensors"))
         answer = predictor.predict({"Signed up": "2020-01-08", "paperless?": False, "class": 1})
         assert answer["churn_probability"] == pytest.approx(model.predict_proba(table.iloc[[1]])[0, 1], abs=1e-9)
+
+
+def test_parameter_without_a_formula_is_refused_when_fit_begins(customers):
+    model = ChurnModel("hist_gradient_boosting", categorical_features=[0])
+    with pytest.raises(ValueError, match="hist_gradient_boosting: parameter 'categorical_features' has no formula"):
+        model.fit(*customers)
+
+
+def test_formula_of_an_unknown_type_is_no_churn_model(fitted):
+    strange = fitted.formula_.updated(model_type="oracle")
+    with pytest.raises(ValueError, match="of the type 'oracle', and this churn_mlops knows blend"):
+        ChurnModel.from_formula(strange)
+
+
+def test_formula_that_differs_from_its_estimator_is_refused_in_fit(customers, monkeypatch):
+    monkeypatch.setattr(
+        "sklearn.linear_model.LogisticRegression.predict_proba", lambda self, X: np.full((len(X), 2), 0.5)
+    )
+    with pytest.raises(RuntimeError, match="does not give its probabilities: 600 of 600"):
+        ChurnModel("logistic_regression").fit(*customers)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "params"),
+    [
+        ("logistic_regression", {}),
+        ("hist_gradient_boosting", {"max_iter": 5}),
+        ("lightgbm", {"max_trees": 5}),
+        ("random_forest", {"n_estimators": 2}),
+        ("blend", {"max_iter": 3, "cv": 2}),
+    ],
+)
+def test_model_is_the_same_on_any_number_of_cores(model_type, params, monkeypatch):
+    table = generate_sample_data(20_000)
+    X, y = table[["tenure", "monthly_charges", "contract_type"]], table["churn"]
+    digests = set()
+    for cores in ("1", "2", "3"):
+        monkeypatch.setenv("CHURN_THREADS", cores)
+        digests.add(ChurnModel(model_type, **params).fit(X, y).formula_.digest)
+    assert len(digests) == 1

@@ -1,10 +1,8 @@
-"""How outputs are compared with what is committed, and kept for as long as nothing has changed."""
+"""How notebooks are executed, and how what they show is compared with what is committed."""
 
 import base64
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import notebooks
@@ -39,7 +37,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     (tmp_path / "settings.ini").write_text("")
     monkeypatch.setattr(notebooks, "ROOT", tmp_path)
-    monkeypatch.setattr(notebooks, "EXECUTED", tmp_path / "_executed")
     write(tmp_path / "nbs" / "part.ipynb", text("2"))
     return tmp_path
 
@@ -133,6 +130,25 @@ def test_the_pieces_of_a_stream_are_one(project: Path) -> None:
     assert change(project, pieces, [{"output_type": "stream", "name": "stdout", "text": "one two"}]) == ""
 
 
+@pytest.mark.parametrize(
+    ("source", "prose", "sidebar", "told"),
+    [
+        (SOURCE, "# Part\n\n> A part.", "- part.ipynb", []),
+        (SOURCE, "", "- part.ipynb", ["its first text cell must be `# A title` and `> What it is for.`"]),
+        (SOURCE, "# Part\n\n> A part.\n\nMore.", "- part.ipynb", ["its first text cell must be"]),
+        (SOURCE, "# Part\n\n> A part.", "- apart.ipynb", ["the sidebar in _quarto.yml lists it 0 times"]),
+        ("#| export\nx = 1", "# Part\n\n> A part.", "- part.ipynb", ["it exports to no module"]),
+        ("#| default_exp old", "# Part\n\n> A part.", "- part.ipynb", ["its path wants `#| default_exp part`"]),
+    ],
+)
+def test_what_was_forgotten_is_said(project: Path, source: str, prose: str, sidebar: str, told: list[str]) -> None:
+    path = write(project / "nbs" / "part.ipynb", [], source, prose)
+    (project / "_quarto.yml").write_text(f"website:\n  sidebar:\n    contents:\n      {sidebar}\n")
+    found = notebooks.forgotten(path)
+    assert len(found) == len(told)
+    assert all(words in each and each.startswith("nbs/part.ipynb: ") for words, each in zip(told, found, strict=True))
+
+
 def test_a_run_gives_what_the_cells_show(project: Path) -> None:
     result = notebooks.run(project / "nbs" / "part.ipynb")
     assert result.failure == ""
@@ -142,7 +158,6 @@ def test_a_run_gives_what_the_cells_show(project: Path) -> None:
 def test_a_run_tells_which_cell_raised(project: Path) -> None:
     path = write(project / "nbs" / "part.ipynb", [], "1 / 0")
     assert "ZeroDivisionError" in notebooks.run(path).failure
-    assert notebooks.kept(path) is None
 
 
 def test_a_run_survives_the_end_of_its_process(project: Path) -> None:
@@ -150,57 +165,18 @@ def test_a_run_survives_the_end_of_its_process(project: Path) -> None:
     assert "exit code 3" in notebooks.run(path).failure
 
 
-class TestWhatIsKept:
-    """The executed copy of a notebook serves for as long as its code, the package and the releases are the same."""
+def test_what_is_stale_is_written_into_the_notebook(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(project / "nbs" / "part.ipynb", text("3"))
+    with pytest.raises(SystemExit) as ended:
+        notebooks.main([str(path)])
+    assert ended.value.code is None
+    assert "is stale: committed '3', now '2'" in capsys.readouterr().out
+    assert notebooks.read(path)["cells"][1]["outputs"][0]["data"] == {"text/plain": ["2"]}
 
-    @pytest.fixture
-    def path(self, project: Path) -> Path:
-        path = project / "nbs" / "part.ipynb"
-        notebooks._keep(path, notebooks.Run({CELL: text("kept")}, content=notebooks.fingerprint(path)))
-        return path
 
-    def test_it_serves_when_nothing_has_changed(self, path: Path) -> None:
-        kept = notebooks.kept(path)
-        assert kept is not None
-        assert kept.outputs == {CELL: text("kept")}
-
-    def test_it_serves_in_every_process(self, path: Path) -> None:
-        code = f"""
-import sys, pathlib, fastcore.all
-sys.path.insert(0, {str(Path(notebooks.__file__).parent)!r})
-import notebooks
-notebooks.ROOT = pathlib.Path({str(notebooks.ROOT)!r})
-print(notebooks.fingerprint(notebooks.ROOT / "nbs" / "part.ipynb"))
-"""
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == notebooks.fingerprint(path)
-
-    def test_it_serves_when_prose_has_changed(self, path: Path) -> None:
-        write(path, text("2"), prose="# Part\n\n> Another text.")
-        copy = json.loads((notebooks.executed() / "part.ipynb").read_text())
-        assert copy["cells"][0]["source"] == ["# Part\n", "\n", "> Another text."]
-        assert copy["cells"][1]["outputs"] == text("kept")
-
-    def test_it_does_not_when_code_has_changed(self, path: Path) -> None:
-        write(path, text("2"), source="total = 1 + 2\ntotal")
-        assert notebooks.kept(path) is None
-
-    def test_it_does_not_when_the_package_has_changed(self, path: Path, project: Path) -> None:
-        (project / "churn_mlops" / "part.py").write_text("x = 2\n")
-        assert notebooks.kept(path) is None
-
-    def test_it_does_not_when_it_is_half_written(self, path: Path, project: Path) -> None:
-        copy = project / "_executed" / "part.ipynb"
-        copy.write_bytes(copy.read_bytes()[:-20])
-        assert notebooks.kept(path) is None
-
-    def test_it_does_not_when_something_was_edited_while_the_notebook_ran(self, project: Path) -> None:
-        source = "from pathlib import Path\nPath('../churn_mlops/part.py').write_text('x = 3')"
-        path = write(project / "nbs" / "part.ipynb", [], source)
-        assert notebooks.run(path).failure == ""
-        assert notebooks.kept(path) is None
-
-    def test_it_goes_with_its_notebook(self, path: Path, project: Path) -> None:
-        path.unlink()
-        notebooks.executed()
-        assert not (project / "_executed" / "part.ipynb").exists()
+def test_a_cell_that_raises_ends_the_command_and_changes_no_notebook(project: Path) -> None:
+    path = write(project / "nbs" / "part.ipynb", text("3"), "1 / 0")
+    before = path.read_bytes()
+    with pytest.raises(SystemExit, match="ZeroDivisionError"):
+        notebooks.main([str(path)])
+    assert path.read_bytes() == before

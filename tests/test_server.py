@@ -50,7 +50,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     table = generate_sample_data(400)
     X, y = table.drop(columns=["customer_id", "churn"]), table["churn"]
     folder = tmp_path_factory.mktemp("models")
-    first, second = (ChurnModel("logistic_regression", C=C).fit(X, y).save(folder / f"{C}.safetensors") for C in (1.0, 0.01))
+    first, second = (
+        ChurnModel("logistic_regression", C=C).fit(X, y).save(folder / f"{C}.safetensors") for C in (1.0, 0.01)
+    )
     return first, second
 
 

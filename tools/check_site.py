@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+from functools import cache
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -64,9 +65,15 @@ class Page(HTMLParser):
         return [attrs.get("src"), *(part.split()[0] for part in (attrs.get("srcset") or "").split(",") if part.strip())]
 
 
+@cache
+def parsed(file: Path) -> Page:
+    """Read a page once for all checks."""
+    return Page(file)
+
+
 def broken_links(site: Path) -> list[str]:
     """List the links of a built site whose page, picture, file or anchor does not exist."""
-    pages = {file: Page(file) for file in site.rglob("*.html")}
+    pages = {file: parsed(file) for file in site.rglob("*.html")}
     broken = []
     for file, page in pages.items():
         for target in page.targets:
@@ -87,7 +94,7 @@ def absolute_links(site: Path) -> list[str]:
     return sorted(
         f"{file.relative_to(site)}: {target} starts at the root of the host; write a relative link"
         for file in site.rglob("*.html")
-        for target in Page(file).targets
+        for target in parsed(file).targets
         if target.startswith("/") and not target.startswith("//")
     )
 
@@ -97,7 +104,7 @@ def outside_requests(site: Path) -> list[str]:
     found = []
     for file in site.rglob("*.html"):
         found += [
-            f"{file.relative_to(site)}: fetches {r}" for r in Page(file).resources if re.match(r"(https?:)?//", r)
+            f"{file.relative_to(site)}: fetches {r}" for r in parsed(file).resources if re.match(r"(https?:)?//", r)
         ]
     for file in site.rglob("*.css"):
         requests = STYLE_REQUEST.findall(file.read_text(encoding="utf-8"))
@@ -110,13 +117,13 @@ def silent_pictures(site: Path) -> list[str]:
     return sorted(
         f"{file.relative_to(site)}: {each} has no alternative text; give its cell `#| fig-alt:`, or `![words](...)`"
         for file in site.rglob("*.html")
-        for each in Page(file).silent
+        for each in parsed(file).silent
     )
 
 
 def unclear_outlines(site: Path) -> list[str]:
     """List the pages that a search engine or a screen reader cannot tell apart or walk through."""
-    pages = {file: Page(file) for file in sorted(site.rglob("*.html"))}
+    pages = {file: parsed(file) for file in sorted(site.rglob("*.html"))}
     found, known = [], {}
     for file, page in pages.items():
         name = file.relative_to(site)
@@ -145,10 +152,8 @@ def unfindable_names(site: Path, package: Path) -> list[str]:
 
 def exported_names(file: Path) -> list[str]:
     """Read a module's `__all__`."""
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__":
-            return list(ast.literal_eval(node.value))
-    return []
+    found = re.search(r"^__all__ = (\[.*?\])", file.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return ast.literal_eval(found[1]) if found else []
 
 
 def findings(site: Path, package: Path) -> list[str]:

@@ -1,46 +1,21 @@
 """Build the documentation site into _docs/ with nbdev and smalldocs, for machines without Quarto."""
 
-import hashlib
 import os
 import re
 import shutil
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
-from check_site import broken_links, findings
+from check_site import findings
 from finish_site import finish_site
 from nbdev.config import get_config
 from nbdev.doclinks import _build_modidx
 from nbdev.quarto import nbdev_sidebar, refresh_quarto_yml
 from nbdev.serve import proc_nbs
-from notebooks import executed
+from rich.console import Console
 from smalldocs.site import build
 
-__all__ = ["broken_links", "inputs", "main"]
 ROOT = Path(__file__).resolve().parent.parent
-READ = (
-    "nbs",
-    "churn_mlops",
-    "tools",
-    "benchmarks/results",
-    "_quarto.yml",
-    "pyproject.toml",
-    "settings.ini",
-    "CHANGELOG.md",
-)
-MADE = {"__pycache__", "_modidx.py", ".ipynb_checkpoints", ".last_checked", "nbdev.yml", "sidebar.yml"}
-
-
-def inputs() -> str:
-    """Digest everything that the site is made from: when it is the same, so is the site."""
-    digest = hashlib.sha256(f"{sys.version} {version('smalldocs')} {version('nbdev')}".encode())
-    for name in READ:
-        top = ROOT / name
-        for file in sorted(top.rglob("*")) if top.is_dir() else [top]:
-            if file.is_file() and MADE.isdisjoint(file.parts):
-                digest.update(f"{file.relative_to(ROOT)}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-    return digest.hexdigest()
 
 
 def without_address(cache: Path) -> None:
@@ -52,32 +27,28 @@ def without_address(cache: Path) -> None:
 
 
 def main() -> None:
-    """Build the site when something changed; leave the previous one in place when a check finds something.
-
-    Notebooks that changed are executed first. `--committed` shows the outputs as they are in the notebooks.
-    """
+    """Build the site from the outputs in the notebooks; keep the previous one when a check finds something."""
     os.chdir(ROOT)
-    committed = "--committed" in sys.argv
-    site, now = get_config().doc_path, inputs() + " committed" * committed
-    stamp = site / "site_libs" / "made-from.txt"
-    if stamp.is_file() and stamp.read_text(encoding="utf-8") == now and "--force" not in sys.argv:
-        print(f"{site.relative_to(ROOT)}/ is up to date (--force builds it anew)")
-        return
-    refresh_quarto_yml()
-    _build_modidx()
-    nbdev_sidebar.__wrapped__()
-    cache = proc_nbs(get_config().nbs_path if committed else executed(), force=True, n_workers=0)
-    if not get_config().doc_host:
-        without_address(cache)
-    made = build(cache, quiet=True)
-    finish_site(made.out, get_config().nbs_path)
-    wrong = [note for note in made.warnings if "broken link" in note] + findings(made.out, get_config().lib_path)
+    config = get_config()
+    n_notebooks = sum(1 for path in config.nbs_path.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+    with Console(stderr=True).status(f"1 of 4: reading {n_notebooks} notebooks") as status:  # silent in a pipe
+        refresh_quarto_yml()
+        _build_modidx()
+        nbdev_sidebar.__wrapped__()
+        cache = proc_nbs(config.nbs_path, force=True, n_workers=0)
+        if not config.doc_host:
+            without_address(cache)
+        status.update("2 of 4: writing the reference from the source, and rendering every page")
+        made = build(cache, quiet=True)
+        status.update(f"3 of 4: finishing {len(made.pages)} pages and the search index")
+        finish_site(made.out, config.nbs_path)
+        status.update(f"4 of 4: following every link of {len(made.pages)} pages")
+        wrong = [note for note in made.warnings if "broken link" in note] + findings(made.out, config.lib_path)
     if wrong:
         sys.exit("\n".join(wrong))
-    (made.out / "site_libs" / "made-from.txt").write_text(now, encoding="utf-8")
-    shutil.rmtree(site, ignore_errors=True)
-    shutil.move(made.out, site)
-    print(f"{len(made.pages)} pages in {site.relative_to(ROOT)}/")
+    shutil.rmtree(config.doc_path, ignore_errors=True)
+    shutil.move(made.out, config.doc_path)
+    print(f"{len(made.pages)} pages in {config.doc_path.relative_to(ROOT)}/")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from latex2mathml.converter import convert
+from nbdev.config import get_config
 
 FORMULA = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', re.DOTALL)
 KATEX = re.compile(r"<(?:link|script)\b[^>]*cdn\.jsdelivr\.net/npm/katex[^>]*>(?:</script>)?")
@@ -99,8 +100,8 @@ def sized(found: re.Match[str]) -> str:
     return f'width="{width * scale:.0f}" height="{height * scale:.0f}" {found[0]}'
 
 
-def finish_page(text: str, script: str, generated: bool) -> str:
-    """Finish one page; a page made from the source has nothing that could be edited."""
+def finish_page(text: str, script: str) -> str:
+    """Finish one page."""
     text = FORMULA.sub(formula, KATEX.sub("", text))
     text = TOGGLE.sub(r'<button type="button"\1\2>\3</button>', text)
     text = OUTPUT.sub(output, text)
@@ -112,16 +113,41 @@ def finish_page(text: str, script: str, generated: bool) -> str:
     for start, name in NAMED.items():
         tag, _, mark = start.partition(" ")
         text = re.sub(rf"{tag} [^>]*{re.escape(mark)}[^>]*>", partial(named, name=name), text)
-    if generated:
-        text = re.sub(r'<div class="toc-actions">.*?</div></div>', "", text, flags=re.DOTALL)
     return text.replace("</head>", f'<script src="{script}"></script></head>', 1)
+
+
+def prose(notebook: dict) -> dict[str, str]:
+    """Give the words of a notebook under each of its headings, without code and outputs."""
+    found, section = {"": ""}, ""
+    for cell in notebook["cells"]:
+        for line in "".join(cell["source"]).splitlines() if cell["cell_type"] == "markdown" else ():
+            section = line.lstrip("# ") if line.startswith("##") else section
+            found[section] = found.get(section, "") + " " + (line if line[:1] not in "#>" else "")
+    plain = {heading: re.sub(r"!?\[([^\]]*)\]\([^)]*\)|```\w*|[*`|]", r"\1", text) for heading, text in found.items()}
+    return {re.sub(r"\W", "", heading): " ".join(text.split()) for heading, text in plain.items()}
+
+
+def search_index(site: Path, sources: Path) -> list[dict[str, str]]:
+    """Make the search index: no entry twice, and other words for what a page is about."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for entry in json.loads((site / "search.json").read_text(encoding="utf-8")):
+        page, _, place = entry["href"].partition("#")
+        if (sources / page).with_suffix(".ipynb").is_file():
+            notebook = json.loads((sources / page).with_suffix(".ipynb").read_text(encoding="utf-8"))
+            entry["text"] = prose(notebook).get(re.sub(r"\W", "", entry["section"]), entry["text"])
+            if not entry["section"]:
+                entry["keywords"] = notebook["metadata"].get("nbdev", {}).get("keywords", "")
+        elif page.startswith("reference/") and "." in place:
+            entry["title"] += f".{place.partition('.')[0]}"  # the module, since several may have the same name
+        found.setdefault((entry["title"], entry["section"]), entry)
+    return list(found.values())
 
 
 def finish_site(site: Path, sources: Path) -> None:
     """Finish every page, and make search work where a browser fetches no file."""
     libs = site / "site_libs"
     shutil.copy(Path(__file__).with_name("site.js"), libs / "site.js")
-    index = (site / "search.json").read_text(encoding="utf-8")
+    index = json.dumps(search_index(site, sources), ensure_ascii=False)
     (libs / "search-index.js").write_text(f"window.siteSearchIndex = {index};\n", encoding="utf-8")
     behaviour = (libs / "smalldocs.js").read_text(encoding="utf-8")
     for known, instead in BEHAVIOUR.items():
@@ -131,12 +157,22 @@ def finish_site(site: Path, sources: Path) -> None:
     (libs / "smalldocs.js").write_text(behaviour, encoding="utf-8")
     for style in (libs / "themes").rglob("*.css"):  # their fonts come from another host
         style.write_text(re.sub(r"@import\s+url\([^)]*\);?", "", style.read_text(encoding="utf-8")), encoding="utf-8")
-    written = {path.relative_to(sources).with_suffix("").as_posix() for path in sources.rglob("*.*")}
     for page in site.rglob("*.html"):
-        name = page.relative_to(site)
-        script = "../" * (len(name.parts) - 1) + "site_libs/site.js"
-        done = finish_page(page.read_text(encoding="utf-8"), script, name.with_suffix("").as_posix() not in written)
+        source = sources / page.relative_to(site)
+        script = "../" * (len(page.relative_to(site).parts) - 1) + "site_libs/site.js"
+        done = finish_page(page.read_text(encoding="utf-8"), script)
+        text = source.with_suffix(".md")
+        if not source.with_suffix(".ipynb").is_file() and (text.is_symlink() or not text.is_file()):
+            done = re.sub(r'<div class="toc-actions">.*?</div></div>', "", done, flags=re.DOTALL)  # nothing to edit
         page.write_text(done, encoding="utf-8")
+    missing = site / "404.html"  # a host shows it under any address, so its links must not start there
+    config = get_config()
+    if config.doc_host:
+        base = f'<head><base href="{config.doc_host}{config.doc_baseurl.rstrip("/")}/">'
+        missing.write_text(missing.read_text(encoding="utf-8").replace("<head>", base, 1), encoding="utf-8")
+        pages = (site / "sitemap.xml").read_text(encoding="utf-8")
+        listed = re.sub(r"\s*<url>\s*<loc>[^<]*/404\.html</loc>.*?</url>", "", pages, flags=re.DOTALL)
+        (site / "sitemap.xml").write_text(listed, encoding="utf-8")
 
 
 def entries(site: Path) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Execute notebooks as `nbdev-test` does, keep what comes out by content, and compare it with what is committed.
+"""Execute notebooks as `nbdev-test` does, and compare what they show with what is committed.
 
     python tools/notebooks.py [notebook ...]      write the outputs that are stale into the notebooks (`make fresh`)
 
@@ -9,20 +9,15 @@ where that is not set its cells must run, but its outputs stay as they are.
 """
 
 import base64
-import hashlib
+import html
 import io
 import json
 import math
 import os
 import re
 import sys
-import tomllib
 import traceback
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from html.parser import HTMLParser
-from importlib.metadata import distributions
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import zip_longest
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -30,11 +25,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-EXECUTED = ROOT / "_executed"  # no leading dot: nbdev's docs processing passes over hidden folders
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STYLE = ROOT / "nbs" / "matplotlibrc"
 os.environ["MATPLOTLIBRC"] = str(STYLE)  # before a process that notebooks are forked from imports matplotlib
-KEY = "executed"  # of a notebook's metadata: the content that its outputs came from
 
 Outputs = dict[str, list[dict[str, Any]]]  # by cell id
 
@@ -53,7 +46,6 @@ class Run(NamedTuple):
 
     outputs: Outputs
     failure: str = ""
-    content: str = ""  # the fingerprint of what was executed
 
 
 def _work(path: Path, answer: Connection) -> None:
@@ -88,8 +80,7 @@ def _work(path: Path, answer: Connection) -> None:
 
 
 def run(path: Path) -> Run:
-    """Execute a notebook in a process of its own; keep the outputs when no cell raised."""
-    content = fingerprint(path)
+    """Execute a notebook in a process of its own; give what its cells showed when none raised."""
     receiver, sender = _processes.Pipe(duplex=False)
     process = _processes.Process(target=_work, args=(path, sender))
     process.start()
@@ -100,13 +91,7 @@ def run(path: Path) -> Run:
         process.join()
         result = Run({}, f"{path}: the process that ran it ended with exit code {process.exitcode}")
     process.join()
-    result = result._replace(content=content if fingerprint(path) == content else "edited while it ran")
-    if not result.failure:
-        _keep(path, result)
     return result
-
-
-# ---- keeping
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -116,113 +101,38 @@ def read(path: Path) -> dict[str, Any]:
 
 def all_notebooks() -> list[Path]:
     """List the notebooks of the project."""
-    hidden = (".", "_")
-    paths = (ROOT / "nbs").rglob("*.ipynb")
-    return sorted(path for path in paths if not any(part.startswith(hidden) for part in path.relative_to(ROOT).parts))
+    return sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 
 
-@lru_cache
-def _environment() -> str:
-    """Name the releases that are installed, the settings that come from outside, and how notebooks are executed."""
-    given = sorted(item for item in os.environ.items() if item[0].startswith(("CHURN_", "MODEL_")))
-    releases = sorted({f"{part.name} {part.version}" for part in distributions()})
-    return repr((sys.version, releases, given, Path(__file__).read_text(encoding="utf-8")))
-
-
-def shared_content() -> str:
-    """Digest what the outputs of every notebook depend on: the package, the settings, nbdev's, the environment."""
-    nbdev = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["nbdev"]
-    digest = hashlib.sha256(repr((nbdev, _environment())).encode())
-    package = [module for module in (ROOT / "churn_mlops").rglob("*.py") if module.name != "_modidx.py"]
-    digest.update(STYLE.read_bytes())
-    for file in [*sorted(package), ROOT / "settings.ini"]:
-        digest.update(f"{file.relative_to(ROOT)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-    return digest.hexdigest()
-
-
-def fingerprint(path: Path, shared: str = "") -> str:
-    """Digest what the outputs of a notebook depend on: its code, not its prose, and what they all share.
-
-    Whoever asks for many notebooks at once makes `shared_content` once and gives it.
-    """
-    code = [(cell["id"], cell["source"]) for cell in read(path)["cells"] if cell["cell_type"] == "code"]
-    content = (path.relative_to(ROOT).as_posix(), code, shared or shared_content())
-    return hashlib.sha256(repr(content).encode()).hexdigest()
-
-
-def _place(path: Path) -> Path:
-    """Give the place of the executed copy of a file under nbs/."""
-    return EXECUTED / path.relative_to(ROOT / "nbs")
-
-
-def _put(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, and only where its content differs."""
-    if path.is_file() and path.read_bytes() == content:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(content)
-    part.replace(path)
-
-
-def _keep(path: Path, result: Run) -> None:
-    """Write the executed copy of a notebook."""
-    notebook = read(path)
-    for cell in notebook["cells"]:
-        if cell["id"] in result.outputs:
-            cell["outputs"] = result.outputs[cell["id"]]
-    notebook["metadata"][KEY] = result.content
-    _put(_place(path), json.dumps(notebook, ensure_ascii=False).encode())
-
-
-def kept(path: Path, shared: str = "") -> Run | None:
-    """Give what the notebook showed when it last ran, if nothing that it depends on has changed since."""
-    try:
-        copy = read(_place(path))
-    except (OSError, ValueError):
-        return None
-    content = fingerprint(path, shared)
-    if copy.get("metadata", {}).get(KEY) != content:
-        return None
-    return Run({cell["id"]: cell["outputs"] for cell in copy["cells"] if cell["cell_type"] == "code"}, content=content)
+def forgotten(path: Path) -> list[str]:
+    """Say what a notebook lacks to be a chapter: title and subtitle, the module of its path, a line in the sidebar."""
+    name = path.relative_to(ROOT / "nbs").as_posix()
+    module = name.removesuffix(".ipynb").replace("/", ".")
+    texts, code = (
+        ["".join(cell["source"]).strip() for cell in read(path)["cells"] if cell["cell_type"] == kind]
+        for kind in ("markdown", "code")
+    )
+    first = texts[0] if texts else ""
+    modules = re.findall(r"^#\|\s*default_exp\s+(\S+)", "\n".join(code), re.MULTILINE)
+    exports = any(re.search(r"^#\|\s*export", source, re.MULTILINE) for source in code)
+    sidebar = (ROOT / "_quarto.yml").read_text(encoding="utf-8").partition("\n  sidebar:")[2]
+    lines = re.findall(rf"^ +(?:- |href: ){re.escape(name)}$", sidebar, re.MULTILINE)
+    found = []
+    if not re.fullmatch(r"# \S.*\n+> \S.*", first):
+        found.append(
+            f"its first text cell must be `# A title` and `> What it is for.`, and nothing else; it is {first!r}"
+        )
+    if (modules or exports) and modules != [module]:
+        found.append(f"it exports to {', '.join(modules) or 'no module'}; its path wants `#| default_exp {module}`")
+    if len(lines) != 1:
+        found.append(f"the sidebar in _quarto.yml lists it {len(lines)} times; it needs the line `- {name}` once")
+    return [f"nbs/{name}: {each}" for each in found]
 
 
 def lacks_data(path: Path) -> bool:
     """Tell whether a notebook's outputs come from a file that is not here."""
     text = "\n".join("".join(cell["source"]) for cell in read(path)["cells"] if cell["cell_type"] == "code")
     return any(not os.environ.get(name) for name in re.findall(r"^#\| data: (\w+)$", text, re.MULTILINE))
-
-
-def runs(paths: Iterable[Path]) -> dict[Path, Run]:
-    """Execute the notebooks that changed, as many at a time as there are processors; end where one fails."""
-    shared = shared_content()
-    found = {path: kept(path, shared) for path in paths}
-    todo = sorted((path for path, result in found.items() if result is None), key=lambda path: -path.stat().st_size)
-    with ThreadPoolExecutor(
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    ) as pool:
-        found |= dict(zip(todo, pool.map(run, todo), strict=True))
-    failures = [result.failure for result in found.values() if result and result.failure]
-    if failures:
-        sys.exit("\n".join(failures))
-    return {path: result for path, result in found.items() if result}
-
-
-def executed() -> Path:
-    """Give a copy of nbs/ whose notebooks hold what they show now; only those that changed are executed."""
-    results = runs(path for path in all_notebooks() if not lacks_data(path))
-    wanted = set()
-    for path in sorted((ROOT / "nbs").rglob("*")):
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(ROOT).parts):
-            wanted.add(_place(path))
-            if path in results:
-                _keep(path, results[path])
-            else:
-                _put(_place(path), path.read_bytes())
-    for path in EXECUTED.rglob("*"):
-        if path.is_file() and path not in wanted:
-            path.unlink()
-    return EXECUTED
 
 
 # ---- comparing
@@ -239,24 +149,9 @@ _TOKEN = re.compile(
 )
 
 
-class _Text(HTMLParser):
-    """The text of a piece of HTML, without styles and scripts."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.parts: list[str] = []
-        self._silent = 0
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._silent += tag in ("style", "script")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._silent -= tag in ("style", "script")
-
-    def handle_data(self, data: str) -> None:
-        if not self._silent:
-            self.parts.append(data)
+def _text(page: str) -> str:
+    """Give the text of a piece of HTML, without styles and scripts."""
+    return html.unescape(re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL))
 
 
 def _same_number(one: re.Match[str], other: re.Match[str]) -> bool:
@@ -318,7 +213,7 @@ def _change(old: list[dict[str, Any]], new: list[dict[str, Any]], numbers: bool)
             if numbers and not _same_picture(text, after[name]):
                 return "its picture has changed"
         elif name.startswith("text/") or "/" not in name:
-            was, now = (" ".join(_Text(part).parts) if "html" in name else part for part in (text, after[name]))
+            was, now = map(_text, (text, after[name])) if "html" in name else (text, after[name])
             if found := _difference(was, now, numbers):
                 return f"committed '{found[0]}', now '{found[1]}'"
     return ""
@@ -338,20 +233,34 @@ def stale(path: Path, outputs: Outputs) -> dict[str, str]:
     return found
 
 
-def main(names: list[str]) -> None:
-    """Write into the notebooks what is stale in them."""
+def refresh(path: Path) -> str:
+    """Write into a notebook what is stale in it, and name it; give the traceback of the cell that raised."""
     from fastcore.nbio import write_nb
 
-    paths = [Path(name).resolve() for name in names] or all_notebooks()
-    for path, result in runs(path for path in paths if not lacks_data(path)).items():
-        cells = stale(path, result.outputs)
-        if cells:
-            print(*cells.values(), sep="\n")
-            notebook = read(path)
-            for cell in notebook["cells"]:
-                if cell["id"] in cells:
-                    cell["outputs"] = result.outputs[cell["id"]]
-            write_nb(notebook, path)
+    result = run(path)
+    cells = stale(path, result.outputs)
+    if cells:
+        print(*cells.values(), sep="\n")
+        notebook = read(path)
+        for cell in notebook["cells"]:
+            if cell["id"] in cells:
+                cell["outputs"] = result.outputs[cell["id"]]
+        write_nb(notebook, path)
+    return result.failure
+
+
+def main(names: list[str]) -> None:
+    """Refresh notebooks, large ones first and as many at a time as there are processors."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    paths = [path for path in [Path(name).resolve() for name in names] or all_notebooks() if not lacks_data(path)]
+    paths.sort(key=lambda path: -path.stat().st_size)
+    console = Console(stderr=True)
+    with ThreadPoolExecutor(os.cpu_count()) as pool, Progress(console=console, disable=not console.is_terminal) as bar:
+        runs = as_completed([pool.submit(refresh, path) for path in paths])
+        failures = [each.result() for each in bar.track(runs, len(paths), description="executing notebooks")]
+    sys.exit("\n".join(filter(None, failures)) or None)
 
 
 if __name__ == "__main__":

@@ -1,292 +1,264 @@
-"""Reference out of the source: signatures as they are written, and tables out of numpydoc docstrings."""
+"""The reference: a page for each package with every public name in it, out of the source by griffe."""
 
 import ast
 import re
-import textwrap
 from collections.abc import Iterator
-from copy import deepcopy
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import griffe
 
 ROOT = Path(__file__).resolve().parent.parent
-FIELDS = {
-    "Parameters": "parameter",
-    "Other Parameters": "parameter",
-    "Attributes": "attribute",
-    "Returns": "result",
-    "Yields": "result",
-    "Raises": "error",
-    "Warns": "warning",
+PACKAGE = "churn_mlops"
+TOP = "foundations"  # the page of the modules that are in no folder
+HEADS = {
+    "parameters": ("parameter", "type", "meaning"),
+    "other parameters": ("parameter", "type", "meaning"),
+    "attributes": ("attribute", "type", "meaning"),
+    "returns": ("result", "type", "meaning"),
+    "yields": ("result", "type", "meaning"),
+    "raises": ("error", "type", "meaning"),
+    "warns": ("warning", "type", "meaning"),
 }
-TITLE = re.compile(r"^(?P<title>[A-Z]\w+(?: [A-Z]\w+)?)\n-{3,}[ \t]*$", re.MULTILINE)
-SOURCE = re.compile(r"^\[source\]\(/blob/.*\n+", re.MULTILINE)  # where no repository is named, the link leads nowhere
-SIGNATURE = re.compile(r"^```python\n(?P<code>(?:def|class|async def) .*?)^```$", re.MULTILINE | re.DOTALL)
-WIDTH = 88
-
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-
-
-@dataclass(frozen=True)
-class Name:
-    """A public name of a module: what it is called there, its syntax, and its place."""
-
-    name: str
-    node: ast.stmt
-    file: Path
-
-    @property
-    def module(self) -> str:
-        """The dotted name of its module."""
-        return ".".join(self.file.relative_to(ROOT).with_suffix("").parts)
-
-    @property
-    def summary(self) -> str:
-        """The first line of its docstring; of a constant its type or its value, of a type what it stands for."""
-        node = self.node
-        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
-            return docstring(node).partition("\n")[0]
-        if isinstance(node, ast.AnnAssign) and text(node.annotation) != "TypeAlias":
-            return f"`{text(node.annotation)}`"
-        return "`dict`" if isinstance(node.value, ast.Dict) else f"`{textwrap.shorten(text(node.value), 80)}`"
-
-
-def text(node: ast.expr) -> str:
-    """Write an expression as the source has it, with double quotes, and a quoted type without quotes."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
-        return f'"{node.value}"'
-    return ast.unparse(node) if '"' in ast.unparse(node) else ast.unparse(node).replace("'", '"')
-
-
-def annotation(node: ast.expr) -> str:
-    """Write a type."""
-    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else text(node)
-
-
-def docstring(node: ast.stmt) -> str:
-    """Read a docstring, or nothing."""
-    return (ast.get_docstring(node) or "") if isinstance(node, Function | ast.ClassDef) else ""
-
-
-def definitions(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
-    """Find what a module or a class defines, by name; what comes later wins, as in Python."""
-    for node in body:
-        if isinstance(node, Function | ast.ClassDef):
-            yield node.name, node
-        elif isinstance(node, ast.Assign):
-            targets = node.targets[0].elts if isinstance(node.targets[0], ast.Tuple) else node.targets
-            yield from ((target.id, node) for target in targets if isinstance(target, ast.Name))
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            yield node.target.id, node
-
-
-def public_names(file: Path) -> list[Name]:
-    """List the names in a module's `__all__`, in the order of the source."""
-    found = module(file)
-    exported = found.get("__all__")
-    wanted = ast.literal_eval(exported.value) if isinstance(exported, ast.Assign) else []
-    return sorted((Name(name, found[name], file) for name in wanted if name in found), key=lambda n: n.node.lineno)
-
-
-def class_body(node: ast.ClassDef, module: dict[str, ast.stmt]) -> list[ast.stmt]:
-    """Read what a class defines: its docstring, what it has from the private bases of its module, and the rest."""
-    bases = [module.get(base.id) for base in node.bases if isinstance(base, ast.Name) and base.id.startswith("_")]
-    inherited = [class_body(base, module) for base in bases if isinstance(base, ast.ClassDef)]
-    own = 1 if docstring(node) else 0
-    return [*node.body[:own], *(each for body in inherited for each in body), *node.body[own:]]
-
-
-def public_type(node: ast.expr, module: dict[str, ast.stmt]) -> ast.expr:
-    """Write out what a private name of the module stands for in a type, without the checks of `Annotated`."""
-
-    class WriteOut(ast.NodeTransformer):
-        def visit_Name(self, name: ast.Name) -> ast.AST:
-            stands_for = module.get(name.id) if name.id.startswith("_") else None
-            is_type = isinstance(stands_for, ast.Assign) and not isinstance(stands_for.value, ast.Call)
-            return self.visit(deepcopy(stands_for.value)) if is_type else name
-
-        def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
-            is_checked = text(node.value) == "Annotated" and isinstance(node.slice, ast.Tuple)
-            return self.visit(node.slice.elts[0]) if is_checked else self.generic_visit(node)
-
-    return WriteOut().visit(node)
-
-
-def write_out_types(node: Function, module: dict[str, ast.stmt]) -> None:
-    """Write out the private names in the types of a function."""
-    for each in ast.walk(node.args):
-        if isinstance(each, ast.arg) and each.annotation is not None:
-            each.annotation = public_type(deepcopy(each.annotation), module)
-    if node.returns is not None:
-        node.returns = public_type(deepcopy(node.returns), module)
-
-
-def members(node: ast.ClassDef) -> list[tuple[str, Function]]:
-    """List the public methods and properties of a class."""
-    found = dict(definitions(node.body))
-    return [(name, each) for name, each in found.items() if isinstance(each, Function) and name[0] != "_"]
-
-
-def fields(node: ast.ClassDef) -> list[tuple[str, str, str]]:
-    """List the public fields of a class: name, type, and the meaning that a `Field` gives it."""
-    found = []
-    for each in node.body:
-        if (
-            isinstance(each, ast.AnnAssign)
-            and isinstance(each.target, ast.Name)
-            and not each.target.id.startswith(("_", "model_config"))
-        ):
-            keywords = each.value.keywords if isinstance(each.value, ast.Call) else []
-            meaning = next((k.value for k in keywords if k.arg == "description"), None)
-            found.append((each.target.id, annotation(each.annotation), ast.literal_eval(meaning) if meaning else ""))
-    return found
 
 
 @cache
-def module(file: Path) -> dict[str, ast.stmt]:
-    """Read what a module defines; a class has what it gets from the private bases of its module."""
-    found = dict(definitions(ast.parse(file.read_text(encoding="utf-8")).body))
-    for node in found.values():
-        if isinstance(node, Function):
-            write_out_types(node, found)
-        if isinstance(node, ast.ClassDef):
-            node.body = class_body(node, found)
-            node.bases = [base for base in node.bases if not text(base).startswith("_")]
-            for each in node.body:
-                if isinstance(each, ast.AnnAssign):
-                    each.annotation = public_type(deepcopy(each.annotation), found)
-                elif isinstance(each, Function):
-                    write_out_types(each, found)
+def package() -> griffe.Module:
+    """Read the package without importing it."""
+    return griffe.load(PACKAGE, search_paths=[ROOT], docstring_parser="numpy")
+
+
+def part_of(module: Path) -> str:
+    """Name the page that a module is on: its folder."""
+    return module.parent.name if module.parent.name != PACKAGE else TOP
+
+
+def notebook_of(module: griffe.Module) -> str:
+    """Name the notebook of a module, from the root of the site."""
+    return module.filepath.relative_to(ROOT / PACKAGE).with_suffix(".ipynb").as_posix()
+
+
+def parts() -> dict[str, list[griffe.Module]]:
+    """List the modules that have public names, by page, in the order in which the sidebar lists their chapters."""
+    order = re.findall(r"[\w/]+\.ipynb", (ROOT / "_quarto.yml").read_text(encoding="utf-8"))
+    found: dict[str, list[griffe.Module]] = {}
+    for file in sorted((ROOT / PACKAGE).rglob("[!_]*.py")):
+        module = package()[".".join(file.relative_to(ROOT / PACKAGE).with_suffix("").parts)]
+        if module.exports:
+            found.setdefault(part_of(file), []).append(module)
+    for modules in found.values():
+        modules.sort(
+            key=lambda module: order.index(notebook_of(module)) if notebook_of(module) in order else len(order)
+        )
     return found
 
 
-def find(file: Path, dotted: str) -> ast.stmt | None:
-    """Find a function, a class or a method of a module by its name."""
-    if not file.is_file():
-        return None
-    first, *rest = dotted.split(".")
-    node = module(file).get(first)
-    for part in rest:
-        node = dict(definitions(node.body)).get(part) if isinstance(node, ast.ClassDef) else None
-    return node
+def public_names(module: griffe.Module) -> list[Any]:
+    """List what a module exports, in the order of the source; griffe sees no name of `A, B = 1, 2`."""
+    names = [module[name] for name in module.exports or () if name in module.members]
+    return sorted(names, key=lambda name: name.lineno or 0)
 
 
-def _parameters(args: ast.arguments) -> list[str]:
-    """Write each parameter as it stands in the source, with the marks `/` and `*` between them."""
-    positional = [*args.posonlyargs, *args.args]
-    values: list[ast.expr | None] = [*[None] * (len(positional) - len(args.defaults)), *args.defaults]
-
-    def one(arg: ast.arg, value: ast.expr | None, stars: str = "") -> str:
-        typed = f": {annotation(arg.annotation)}" if arg.annotation else ""
-        return f"{stars}{arg.arg}{typed}" + (f"{' = ' if typed else '='}{text(value)}" if value else "")
-
-    parts = [one(arg, value) for arg, value in zip(positional, values, strict=True)]
-    if args.posonlyargs:
-        parts.insert(len(args.posonlyargs), "/")
-    if args.vararg:
-        parts.append(one(args.vararg, None, "*"))
-    elif args.kwonlyargs:
-        parts.append("*")
-    parts += [one(arg, value) for arg, value in zip(args.kwonlyargs, args.kw_defaults, strict=True)]
-    if args.kwarg:
-        parts.append(one(args.kwarg, None, "**"))
-    return [part for part in parts if part not in {"self", "cls"}]
+def anchor(name: Any) -> str:
+    """Name the place of a public name on its page; modules share a page, so the module is part of it."""
+    return name.path.removeprefix(f"{name.module.parent.path}.")
 
 
-def _joined(head: str, parts: list[str], tail: str) -> str:
-    """Write a signature on one line, or with a line for each parameter."""
-    line = f"{head}({', '.join(parts)}){tail}"
-    if len(line) <= WIDTH:
-        return line
-    return "\n".join([f"{head}(", *(f"    {part}," for part in parts), f"){tail}"])
+def summary(name: Any) -> str:
+    """Give the first line of a docstring; of a constant or a type, what it is."""
+    if name.docstring:
+        return str(name.docstring.value).partition("\n")[0]
+    value = str(name.annotation if name.is_attribute and name.annotation else getattr(name, "value", ""))
+    return f"`{value[:77]}...`" if len(value) > 80 else f"`{value}`"
 
 
-def _class_signature(node: ast.ClassDef) -> str:
-    """Write how an object of a class is made: its `__init__`, or the fields that make one."""
-    init = dict(definitions(node.body)).get("__init__")
-    if isinstance(init, Function):
-        return _joined(f"class {node.name}", _parameters(init.args), "")
-    decorators = " ".join(ast.unparse(each) for each in node.decorator_list)
-    bases = [ast.unparse(base) for base in node.bases]
-    if "dataclass" in decorators or {"NamedTuple", "TypedDict"} & set(bases):
-        made = [each for each in node.body if isinstance(each, ast.AnnAssign)]
-        public = [ast.unparse(each) for each in made if not ast.unparse(each.target).startswith("_")]
-        return _joined(f"class {node.name}", public, "")
-    return f"class {node.name}" + (f"({', '.join(bases)})" if bases else "")
-
-
-def written(node: ast.stmt) -> str:
-    """Write the signature of a function, a class or a constant as its source has it."""
-    if isinstance(node, ast.ClassDef):
-        return _class_signature(node)
-    if isinstance(node, Function):
-        returned = f" -> {annotation(node.returns)}" if node.returns else ""
-        if any(ast.unparse(each).endswith("property") for each in node.decorator_list):
-            return f"{node.name}{returned.replace(' ->', ':')}"
-        start = "async def" if isinstance(node, ast.AsyncFunctionDef) else "def"
-        return _joined(f"{start} {node.name}", _parameters(node.args), returned)
-    return textwrap.shorten(ast.unparse(node), 200, placeholder=" ...")
-
-
-def signature(code: str) -> str:
-    """Drop the comments that repeat the docstring, and the modules in front of the names of types."""
-    kept = []
-    for line in code.splitlines():
-        if not line.lstrip().startswith("#"):
-            kept.append(re.sub(r"\s+# .*", "", line))
-        if line.startswith(")"):
-            break
-    plain = re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])|~", "", "\n".join(kept))
-    return re.sub(r"\)->", ") -> ", re.sub(r"^(\s+\*{0,2}\w+):(?=\S)", r"\1: ", plain, flags=re.MULTILINE))
-
-
-def markdown_table(heads: list[str], rows: list[list[str]]) -> str:
+def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """Write a table in Markdown."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
+    lines = [heads, ("---",) * len(heads), *rows]
+    return "\n".join(
+        "| " + " | ".join(" ".join(cell.split()).replace("|", r"\|") for cell in line) + " |" for line in lines
+    )
 
 
-def table(kind: str, body: str) -> str:
-    """Make a table of the entries `name : type` and their indented descriptions."""
-    entries = re.findall(r"^(\S.*)\n((?:(?:[ \t]+.*)?\n)*)", body.strip("\n") + "\n", re.MULTILINE)
+def code(text: Any) -> str:
+    """Write a name or a type as code; a docstring may have done that itself."""
+    text = str(text or "").removeprefix("(").removesuffix(", optional)")  # griffe reads `str, optional` as a tuple
+    return f"`{text}`" if text and "`" not in text else text
+
+
+def section(part: Any) -> str:
+    """Write one section of a docstring."""
+    kind = part.kind.value
+    if kind in HEADS:
+        heads, rows = (
+            HEADS[kind],
+            [(getattr(each, "name", ""), each.annotation, each.description) for each in part.value],
+        )
+        named = any(name for name, *_ in rows)
+        rows = [(code(name), code(typed), meaning)[not named :] for name, typed, meaning in rows]
+        return table(heads if named else (heads[0], "meaning"), rows)
+    if kind == "examples":
+        shown = [f"```python\n{text}\n```" if str(what.value) == "examples" else text for what, text in part.value]
+        return "\n\n".join(["**Examples**", *shown])
+    return f"**{part.title}**\n\n{part.value.description}" if kind == "admonition" else str(part.value)
+
+
+def described(name: Any) -> str:
+    """Write a docstring as Markdown; its links start at the chapter, and the page is in another folder."""
+    text = "\n\n".join(map(section, name.docstring.parsed)) if name.docstring else ""
+    folder = Path(notebook_of(name.module)).parent
+    return re.sub(
+        r"\]\((?![a-z]+:|#|\.\./)", lambda link: f"{link[0]}../{folder.as_posix()}/".replace("/./", "/"), text
+    )
+
+
+def split_arguments(text: str) -> list[str]:
+    """Split the arguments of a call at the commas that stand in no bracket or string."""
+    places, depth = [0], 0
+    for place, letter in enumerate(re.sub(r"'[^']*'|\"[^\"]*\"", lambda found: "_" * len(found[0]), text)):
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            places.append(place + 1)
+    return [text[start:end].strip(" ,") for start, end in zip(places, [*places[1:], None], strict=True)]
+
+
+def public(types: str, module: griffe.Module) -> str:
+    """Write out what the private names in a signature stand for, where that is a type."""
+
+    def stands_for(found: re.Match[str]) -> str:
+        value = str(getattr(module.members.get(found[0]), "value", None) or found[0])
+        if value.startswith("Annotated["):
+            return split_arguments(value.removeprefix("Annotated["))[0]
+        return found[0] if "(" in value else value
+
+    return re.sub(r"\b_[A-Z][a-z]\w*", stands_for, types)
+
+
+def signature(name: Any) -> str:
+    """Write how a name is called, on as many lines as it needs, or what a constant is."""
+    if name.is_attribute:
+        typed = f": {name.annotation}" if name.annotation else ""
+        return public(f"{name.name}{typed}" + (f" = {name.value}" if name.value else ""), name.module)
+    start = "class" if name.is_class else "async def" if "async" in name.labels else "def"
+    called = public(name.signature(return_type=False) or name.name, name.module)
+    returned = public(f" -> {name.annotation}" if name.is_function and name.annotation else "", name.module)
+    if len(start + called + returned) < 88 or "(" not in called:
+        return f"{start} {called}{returned}"
+    head, _, arguments = called.removesuffix(")").partition("(")
+    lines = "".join(f"    {argument},\n" for argument in split_arguments(arguments))
+    return f"{start} {head}(\n{lines}){returned}"
+
+
+def members(name: Any) -> dict[str, Any]:
+    """List what a class defines, with what it has from private bases, which have no entry of their own."""
+    bases = [base for base in reversed(name.mro()) if base.name.startswith("_")]
+    return {key: member for each in [*bases, name] for key, member in each.members.items()}
+
+
+def fields(name: Any) -> str:
+    """Write the public fields of a class whose docstring does not describe them; a `Field` says what one means."""
+    if re.search(r"^(Parameters|Attributes)\n---", getattr(name.docstring, "value", ""), re.MULTILINE):
+        return ""
     rows = []
-    for head, indented in entries:
-        name, _, types = head.partition(" : ")
-        meaning = " ".join(indented.split())
-        rows.append([name, types, meaning] if kind in {"parameter", "attribute"} else [types or name, meaning])
-    heads = [kind, "type", "meaning"] if kind in {"parameter", "attribute"} else [kind, "meaning"]
-    if not any(row[-2] for row in rows):
-        heads, rows = [kind, "meaning"], [[row[0], row[-1]] for row in rows]
-    for row in rows:
-        row[:-1] = [f"`{cell}`" if cell and "`" not in cell else cell for cell in row[:-1]]
-    return markdown_table(heads, rows)
+    for field in members(name).values():
+        if field.is_attribute and field.annotation and field.name[0] != "_" and "property" not in field.labels:
+            said = [
+                each.value
+                for each in getattr(field.value, "arguments", ())
+                if getattr(each, "name", "") == "description"
+            ]
+            rows.append(
+                (
+                    code(field.name),
+                    code(public(str(field.annotation), name.module)),
+                    ast.literal_eval(str(said[0])) if said else "",
+                )
+            )
+    n_columns = 3 if any(row[2] for row in rows) else 2
+    return table(("field", "type", "meaning")[:n_columns], [row[:n_columns] for row in rows]) if rows else ""
 
 
-def section(title: str, body: str) -> str:
-    """Write one section of a docstring as Markdown."""
-    if title in FIELDS:
-        return f"\n{table(FIELDS[title], body)}\n"
-    plain = textwrap.dedent(body).strip("\n")
-    if ">>>" in plain:
-        plain = re.sub(r"((?:^>>>.*\n?(?:^(?!\n|>>>).+\n?)*)+)", r"```python\n\1\n```\n", plain, flags=re.MULTILINE)
-    return f"\n**{title}**\n\n{plain}\n"
+def entry(name: Any, place: str, level: int = 3) -> Iterator[str]:
+    """Describe a public name: where it comes from, signature, docstring, fields, and its methods after it."""
+    title = place.partition(".")[2]
+    yield f"{'#' * level} {title} {{#{place}}}"
+    if level == 3:
+        source = f"[source](../{notebook_of(name.module)}#{name.name.lower()})"
+        yield f"`from {name.module.path} import {name.name}` · {source}"
+    yield f"```python\n{signature(name)}\n```"
+    yield described(name)
+    if name.is_class:
+        yield fields(name)
+        for member in members(name).values():
+            if member.name[0] != "_" and member.docstring and (member.is_function or "property" in member.labels):
+                yield from entry(member, f"{place}.{member.name}", level + 1)
 
 
-def described(doc: str, *, folded: bool = False) -> str:
-    """Write a numpydoc docstring as Markdown; `folded` puts its sections behind one line, for pages of prose."""
-    first, *parts = TITLE.split(doc)
-    titles, sections = parts[::2], "".join(map(section, parts[::2], parts[1::2]))
-    if folded and titles:
-        summary = " · ".join(titles)
-        sections = f'\n<details class="details">\n<summary>{summary}</summary>\n{sections}\n</details>\n'
-    return first.rstrip() + "\n" + sections
+def front(title: str, description: str) -> str:
+    """Open a page; it has no source of its own that a reader could edit."""
+    return f'---\ntitle: "{title}"\ndescription: "{description}"\nrepo-actions: false\n---'
 
 
-def reference(markdown: str, node: ast.stmt | None = None) -> str:
-    """Rewrite what `show_doc` displays of a definition; leave any other Markdown as it is."""
-    found = SIGNATURE.search(markdown)
-    if found is None:
-        return markdown
-    head = SOURCE.sub("", markdown[: found.start()])
-    code = signature(found["code"]) if node is None else written(node)
-    return f"{head}```python\n{code}\n```{described(markdown[found.end() :], folded=True)}"
+def page(part: str, modules: list[griffe.Module]) -> str:
+    """Write the page of a package."""
+    names = {module: public_names(module) for module in modules}
+    overview = [
+        (f"[`{module.path}`](#{module.name})", ", ".join(f"[`{name.name}`](#{anchor(name)})" for name in names[module]))
+        for module in modules
+    ]
+    text = [front(title_of(part), about(part)), table(("module", "its public names"), overview)]
+    for module in modules:
+        chapter = f"See [its chapter](../{notebook_of(module)})."
+        text += [f"## {module.path.partition('.')[2]} {{#{module.name}}}", f"{summary(module)} {chapter}"]
+        text += [line for name in names[module] for line in entry(name, anchor(name))]
+    return "\n\n".join(filter(None, text)) + "\n"
+
+
+def title_of(part: str) -> str:
+    """Name a page."""
+    return f"{PACKAGE}: {TOP}" if part == TOP else f"{PACKAGE}.{part}"
+
+
+def about(part: str) -> str:
+    """Say what a package is for, in the words of its `__init__`."""
+    return "What every other part rests on." if part == TOP else summary(package()[part])
+
+
+def index(found: dict[str, list[griffe.Module]]) -> str:
+    """Write the list of all public names, and of what the packages hand on."""
+    names = [(part, name) for part, modules in found.items() for module in modules for name in public_names(module)]
+    links = {name.name: f"[`{name.name}`]({part}.md#{anchor(name)})" for part, name in names}
+    short = []
+    for each in (package(), *(package()[part] for part in found if part != TOP)):
+        handed_on = sorted(name for name, member in each.members.items() if member.is_alias and name in links)
+        short.append((code(each.path), ", ".join(links[name] for name in handed_on)))
+    rows = [
+        (f"[`{name.name}`]({part}.md#{anchor(name)})", summary(name), name.module.path.partition(".")[2])
+        for part, name in names
+    ]
+    rows.sort(key=lambda row: row[0].lower())
+    pages = [(f"[{title_of(part)}]({part}.md)", about(part)) for part in found]
+    return (
+        "\n\n".join(
+            [
+                front("Reference: every public name", "What can be imported, from where, and what it is."),
+                "Most programs need only these names, which are imported from the packages themselves:",
+                table(("from", "names"), [row for row in short if row[1]]),
+                "## By package",
+                table(("page", "what is on it"), pages),
+                "## From A to Z",
+                f"All {len(rows)} public names, with the module that each is imported from:",
+                table(("name", "what it is", "module"), rows),
+            ]
+        )
+        + "\n"
+    )
+
+
+def pages() -> Iterator[tuple[str, str]]:
+    """Write every page of the reference that is made from the source."""
+    found = parts()
+    yield "reference/index.md", index(found)
+    for part, modules in found.items():
+        yield f"reference/{part}.md", page(part, modules)

@@ -12,20 +12,28 @@
     document.head.append(script);
   });
 
-  // Every word must occur; a heading that is the query comes first, then headings with its words, then texts.
+  // Every word must occur. First comes the name that was typed, then pages that are about it, then headings and texts.
   const rank = (entry, typed, query, words) => {
-    const section = entry.section.toLowerCase(), title = entry.title.toLowerCase(), text = entry.text.toLowerCase();
+    const [section, title, text] = [entry.section, entry.title, entry.text].map((part) => part.toLowerCase());
+    const keywords = (entry.keywords || "").toLowerCase();
     let points = 0;
     for (const word of words) {
-      const inHead = section.includes(word) ? 20 : title.includes(word) ? 10 : 0;
+      const whole = section.split(/[^\p{L}\p{N}]+/u).includes(word);  // `fit` is not what `profit` is about
+      const inHead = whole ? 20 : [section, title, keywords].some((part) => part.includes(word)) ? 8 : 0;
       if (!inHead && !text.includes(word)) return 0;
       points += inHead + Math.min(text.split(word).length - 1, 5);
     }
-    if (section === query) points += entry.section === typed ? 210 : 200;
-    else if (title === query && !section) points += 150;
-    else if (section.startsWith(query)) points += 60;
-    else if (title.startsWith(query)) points += 40;
+    const isPage = !section, isMember = section && entry.href.startsWith("reference/");
+    if (section === query) points += isMember ? 300 : 80;
+    if (isMember) return points + (entry.section === typed ? 10 : 0) + (section.endsWith(`.${query}`) ? 100 : -15);
+    if (isPage && keywords.split(", ").includes(query)) points += 200;
+    if (isPage && words.every((word) => title.includes(word))) points += 120;
+    if (isPage && entry.href.startsWith("tutorials/")) points += 20;
     return points + (entry.href.startsWith("reference/index") ? -30 : 0);
+  };
+  const few = (hits, limit) => {  // no page fills the list
+    const seen = {};
+    return hits.filter(({ item }) => (seen[item.href.split("#")[0]] = (seen[item.href.split("#")[0]] || 0) + 1) <= 4).slice(0, limit);
   };
   const Fuzzy = window.Fuse;
   window.Fuse = class {
@@ -33,7 +41,7 @@
     search(query, { limit }) {
       const lower = query.toLowerCase(), words = lower.split(/\s+/).filter(Boolean);
       const hits = this.list.map((item) => ({ item, points: rank(item, query, lower, words) })).filter((hit) => hit.points > 0);
-      if (hits.length) return hits.sort((a, b) => b.points - a.points).slice(0, limit);
+      if (hits.length) return few(hits.sort((a, b) => b.points - a.points), limit);
       this.fuzzy ||= new Fuzzy(this.list, { ...this.options, keys: ["title", "section"] });  // a slip of the finger
       return this.fuzzy.search(query, { limit });
     }
@@ -50,6 +58,16 @@
     more();
   });
   window.addEventListener("load", mark);
+
+  // A link to a name opens the source under it.
+  const unfold = () => {
+    const place = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const cell = place && place.closest("p") && place.closest("p").nextElementSibling;
+    const fold = cell && cell.querySelector(":scope > details.code-fold, :scope > * > details.code-fold");
+    if (fold) fold.open = true;
+  };
+  window.addEventListener("load", unfold);
+  window.addEventListener("hashchange", unfold);
   document.addEventListener("toggle", mark, true);  // what was folded has a width only once it is open
   window.addEventListener("resize", mark);
 })();

@@ -184,10 +184,28 @@ def _is_handed_out(numbers: npt.NDArray[np.float64]) -> bool:
     return bool(repeats <= repeats_by_chance / 2 and np.abs(even - np.arange(n) / n).max() < 0.1)
 
 
+def differs_nearly_everywhere(n_values: int, n_rows: int) -> bool:
+    """Tell whether a column has another value in nearly every row, as an id has.
+
+    Parameters
+    ----------
+    n_values : int
+        How many different values there are.
+    n_rows : int
+        How many rows.
+
+    Returns
+    -------
+    bool
+        True where more than nine in ten differ, of at least 20 rows.
+    """
+    return n_rows >= 20 and n_values > 0.9 * n_rows
+
+
 def _why_id(typed: pd.Series) -> str | None:
     """Say what makes a column an id or free text; None if it is neither."""
     known = typed.dropna()
-    if len(typed) < 20 or known.nunique() <= 0.9 * len(typed):
+    if not differs_nearly_everywhere(known.nunique(), len(typed)):
         return None
     if pd.api.types.is_datetime64_any_dtype(known.dtype):
         return None

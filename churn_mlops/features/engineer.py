@@ -15,8 +15,9 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
-from sklearn.utils.validation import _check_feature_names_in, check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
+from ..data.guards import differs_nearly_everywhere
 from .columns import column_kind, learn_column
 from .derived import plan_derived
 from ..formula.encoding import Column, Derived, FloatArray, derive_columns, encode_column
@@ -43,7 +44,7 @@ def _why_useless(column: Column, n_rows: int) -> str | None:
     """Return the reason why a column cannot help a model, or None if it can."""
     if column.n_values == 1 and not column.marks_missing:
         return "has the same value in every row"
-    if column.kind == "categorical" and n_rows >= 20 and column.n_values > 0.9 * n_rows:
+    if column.kind == "categorical" and differs_nearly_everywhere(column.n_values, n_rows):
         return "is text that differs in nearly every row, as an id or a remark does"
     return None
 
@@ -165,7 +166,9 @@ class FeatureEngineer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  #
         for name, reason in self.left_out_.items():
             warnings.warn(f"column {name!r} {reason}; it is left out", stacklevel=2)
         if not columns:
-            raise ValueError(f"No column of use for a model was found in {len(table)} rows (n_samples = {len(table)})")
+            reasons = "; ".join(f"column {name!r} {reason}" for name, reason in self.left_out_.items())
+            found = f"No column of use for a model was found in {len(table)} rows (n_samples = {len(table)})"
+            raise ValueError(f"{found}: {reasons}")
         return self
 
     def select(self, X: Any) -> pd.DataFrame:
@@ -248,7 +251,11 @@ class FeatureEngineer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  #
         ndarray of shape (n_features,)
         """
         check_is_fitted(self)
-        _check_feature_names_in(self, input_features)
+        known = getattr(self, "feature_names_in_", None)
+        if input_features is not None and len(input_features) != self.n_features_in_:
+            raise ValueError(f"input_features should have length equal to number of features ({self.n_features_in_})")
+        if input_features is not None and known is not None and list(input_features) != list(known):
+            raise ValueError("input_features is not equal to feature_names_in_")
         return np.asarray([new for column in self.columns_.values() for new in column.feature_names], dtype=object)
 
     def __sklearn_tags__(self) -> Tags:

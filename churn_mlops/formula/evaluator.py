@@ -27,7 +27,7 @@ from .trees import Trees
 
 # %% ../../nbs/formula/evaluator.ipynb #9fb8a120
 if TYPE_CHECKING:
-    from churn_mlops.formula.formula import Formula
+    from .formula import Formula
 
 _logger = logging.getLogger(__name__)
 Engine: TypeAlias = Literal["numba", "numpy", "python"]

@@ -220,7 +220,7 @@ class Formula:
     @cached_property
     def digest(self) -> str:
         """The name of its content, the same for the same training; see `churn_mlops.formula.file`."""
-        from churn_mlops.formula.file import digest_of
+        from .file import digest_of
 
         return digest_of(self)
 
@@ -296,7 +296,7 @@ class Formula:
         Path
             The file.
         """
-        from churn_mlops.formula.file import write_formula
+        from .file import write_formula
 
         return write_formula(self, path)
 

@@ -16,25 +16,26 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from churn_mlops.formula.encoding import (
-    Column,
-    FloatArray,
-    category_features,
-    read_categories,
-    read_dates,
-    read_numbers,
-    scale_numbers,
-)
+from .encoding import Column, FloatArray, category_features
 from .one import Shares, children_of, depth_of
 from .trees import Trees, cut_trees
+
+# %% ../../nbs/formula/many.ipynb #85611de5
+from .encoding import read_categories, read_dates, read_numbers, scale_numbers
 
 # %% ../../nbs/formula/many.ipynb #23dedcaf
 def _granted_cores() -> float:
     """Return how many cores the container grants, as Linux tells it; infinity where nothing is said."""
+    group = Path("/sys/fs/cgroup")
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return float("inf") if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
+        if (group / "cpu.max").exists():
+            quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
+        else:  # the older kind of group
+            quota, period = (
+                (group / "cpu" / f"cpu.cfs_{each}_us").read_text(encoding="ascii") for each in ("quota", "period")
+            )
+        return int(quota) / int(period) if quota.strip() not in ("max", "-1") else float("inf")
+    except (OSError, ValueError, ZeroDivisionError):
         return float("inf")
 
 

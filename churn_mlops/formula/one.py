@@ -14,19 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .curves import Curve, compile_curve
-from churn_mlops.formula.encoding import (
-    FURTHEST,
-    CategoryCodes,
-    Column,
-    FloatArray,
-    boolean_of,
-    category_features,
-    date_of,
-    days_and_month,
-    is_gap,
-    number_of,
-)
+from .encoding import FURTHEST, CategoryCodes, Column, FloatArray, boolean_of, category_features
 from .trees import Trees
+
+# %% ../../nbs/formula/one.ipynb #56009a9d
+from .encoding import date_of, days_and_month, is_gap, number_of
 
 # %% ../../nbs/formula/one.ipynb #e093986f
 Writer: TypeAlias = Callable[[Any, list[float]], float]

@@ -19,7 +19,7 @@ from .trees import Trees, average_value, cut_trees
 
 # %% ../../nbs/formula/reasons.ipynb #9ce63a70
 if TYPE_CHECKING:
-    from churn_mlops.formula.formula import Formula
+    from .formula import Formula
 
 # %% ../../nbs/formula/reasons.ipynb #5ff30f53
 @dataclass(frozen=True, eq=False)

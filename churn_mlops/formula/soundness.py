@@ -19,7 +19,7 @@ from .trees import Trees
 
 # %% ../../nbs/formula/soundness.ipynb #db7e4c8d
 if TYPE_CHECKING:
-    from churn_mlops.formula.formula import Formula, ModelRecord
+    from .formula import Formula, ModelRecord
 
 # %% ../../nbs/formula/soundness.ipynb #9bf3fbd8
 MOST_COLUMNS, MOST_FEATURES, MOST_NODES, MOST_DEPTH = 10_000, 100_000, 50_000_000, 1_000

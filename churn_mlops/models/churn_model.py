@@ -31,7 +31,7 @@ from ..formula.encoding import FloatArray
 from ..formula.file import load
 from ..formula.formula import Formula, ModelRecord
 from ..learners.log_odds import two_classes
-from ..learners.registry import MODEL_TYPES, make_estimator
+from ..learners.registry import MODEL_TYPES, make_estimator, refuse_params
 from ..threads import cores_for, limit_threads
 
 # %% ../../nbs/models/churn_model.ipynb #6247fe92
@@ -250,11 +250,13 @@ class ChurnModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         RuntimeError
             If the formula does not give the estimator's probabilities.
         """
+        refuse_params(self.model_type, self.params)
         labels, codes = _two_labels(y)
         engineer = FeatureEngineer() if self.feature_engineer is None else clone(self.feature_engineer)
         check_consistent_length(X, codes)
         features = np.asarray(engineer.fit_transform(X))
-        with limit_threads(cores_for(len(features))):
+        cores = cores_for(len(features))
+        with limit_threads(cores, library="openmp"), limit_threads(1, library="blas"):  # BLAS adds up in other orders
             estimator = make_estimator(self.model_type, self.params).fit(features, codes)
         formula = write_down(self.model_type, self.params, engineer, estimator, labels, len(codes))
         check_written_down(formula, estimator, engineer.select(X)[:1_000], features[:1_000])
@@ -417,6 +419,11 @@ class ChurnModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     @classmethod
     def from_formula(cls, formula: Formula) -> "ChurnModel":
         """Make a fitted model of a formula; the library that fitted it is not needed."""
+        if formula.record.model_type not in MODEL_TYPES:
+            known = ", ".join(MODEL_TYPES)
+            raise ValueError(
+                f"the model is of the type {formula.record.model_type!r}, and this churn_mlops knows {known}"
+            )
         model, engineer = cls.__new__(cls), restore_engineer(formula)
         given = {"model_type": formula.record.model_type, "feature_engineer": clone(engineer), **formula.record.params}
         for name, value in given.items():

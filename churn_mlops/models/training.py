@@ -203,7 +203,8 @@ def honest_scores(model: ChurnModel, customers: Customers, parts: Split, **how: 
     groups = None if customers.groups is None else customers.groups.loc[parts.X_train.index]
     known = predict_out_of_fold(model, parts.X_train, parts.y_train, groups=groups, **how)["y_proba"]
     new = pd.Series(model.predict_proba(parts.X_test)[:, 1], index=parts.X_test.index)
-    return pd.concat([known, new]).reindex(customers.X.index)
+    scores: pd.Series = pd.concat([known, new]).reindex(customers.X.index)
+    return scores
 
 # %% ../../nbs/models/training.ipynb #d336c89f
 def write_retention_list(

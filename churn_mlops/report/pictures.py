@@ -20,7 +20,9 @@ from .page import Html
 from ..utils import require
 
 # %% ../../nbs/report/pictures.ipynb #2c404393
-INK, FIRST, SECOND = "#0000a0", "#0000a1", "#0000a2"
+INK = "#0000a0"
+FIRST = "#0000a1"
+SECOND = "#0000a2"
 _IN_PAGE = {INK: "currentColor", FIRST: "var(--first, #1667a8)", SECOND: "var(--second, #c2590a)"}
 
 _STYLE: dict[Any, Any] = {

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import chi2
+from scipy.stats import binomtest, chi2
 from sklearn.metrics import roc_auc_score
 
 from ..evaluation.metrics import population_stability_index
@@ -33,9 +33,8 @@ def _auc_margin(auc: float, churners: int, others: int) -> float:
 
 def rate_interval(churners: int, n: int) -> tuple[float, float]:
     """Return the 95 % interval of a churn rate, by Wilson."""
-    rate, z2 = churners / n, 1.96**2
-    middle, half = rate + z2 / (2 * n), 1.96 * np.sqrt(rate * (1 - rate) / n + z2 / (4 * n**2))
-    return float((middle - half) / (1 + z2 / n)), float((middle + half) / (1 + z2 / n))
+    interval = binomtest(churners, n).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def segment_row(segment: str, y: npt.NDArray[np.int64], proba: FloatArray) -> list[str]:

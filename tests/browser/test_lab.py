@@ -11,9 +11,11 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import Locator, Page, expect
 from window import launch
 
@@ -29,7 +31,7 @@ QUICK = [
     "nbs/report/panels.ipynb",
 ]  # figures, none, widgets
 START = "nbs/start_here.ipynb"
-EDITED, MODULE = "nbs/features/derived.ipynb", "churn_mlops/features/derived.py"
+EDITED, MODULE = "nbs/utils.ipynb", "churn_mlops/utils.py"
 RUN = CHAPTERS if os.environ.get("CHAPTERS") == "all" else QUICK  # all of them take minutes: `make browser`
 
 # The commands are those behind the menus; each of them tells when it is done, which a menu does not.
@@ -42,8 +44,11 @@ OPEN = """async path => {
     await opened.context.ready;
     await opened.sessionContext.ready;
     await opened.sessionContext.session.kernel.info;
+    await opened.sessionContext.session.kernel.spec;
     window.opened = opened;
 }"""
+CLOSED = "() => new Promise(done => opened.isDisposed ? done() : opened.disposed.connect(() => done()))"
+SHUT_DOWN = "() => opened.sessionContext.shutdown()"
 RUN_ALL = """async () => {
     await jupyterapp.commands.execute("notebook:run-all-cells");
     return opened.content.model.toJSON().cells
@@ -58,11 +63,33 @@ ASK = """async code => {
     await asked.done;
     return printed;
 }"""
+SELECT = """async ([cell, old]) => {
+    const notebook = opened.content;
+    const sources = notebook.widgets.map(each => each.model.sharedModel.source);
+    const found = sources.flatMap((source, place) => source.includes(cell) && source.includes(old) ? [place] : []);
+    if (found.length !== 1) throw new Error(`${found.length} cells hold both ${cell} and ${old}`);
+    const [place] = found, start = sources[place].indexOf(old);
+    notebook.activeCellIndex = place;
+    await notebook.scrollToItem(place);
+    await notebook.activeCell.ready;
+    notebook.mode = "edit";
+    const editor = notebook.activeCell.editor;
+    editor.focus();
+    editor.setSelection({start: editor.getPositionAt(start), end: editor.getPositionAt(start + old.length)});
+    return sources[place];
+}"""
+SOURCE = "() => opened.content.activeCell.model.sharedModel.source"
+RENAME = "name => opened.context.rename(name)"
 NOTE_SAVE = """() => {
-    window.saved = new Promise((done, fail) => opened.context.saveState.connect((_, state) => {
-        if (state.startsWith("completed")) done();
-        if (state === "failed") fail(new Error("not saved"));
-    }));
+    window.saved = new Promise((done, fail) => {
+        const {commandExecuted} = jupyterapp.commands;
+        const note = (_, {id, result}) => {
+            if (id !== "docmanager:save") return;
+            commandExecuted.disconnect(note);
+            result.then(done, fail);
+        };
+        commandExecuted.connect(note);
+    });
 }"""
 SAVE_AND_CLOSE = """async () => {
     await opened.context.save();
@@ -101,7 +128,7 @@ class Lab:
     server: Server
     requests: list[str]
 
-    def do(self, function: str, argument: str = "") -> Any:
+    def do(self, function: str, argument: str | list[str] = "") -> Any:
         """Call a function in the page and return what it returns; it must be done in five minutes."""
         return self.page.evaluate(f"argument => Promise.race([({function})(argument), ({LATE})()])", argument)
 
@@ -118,25 +145,38 @@ class Lab:
         self.do(SAVE_AND_CLOSE)
 
     def press_save(self) -> None:
-        """Press Ctrl + S and wait until JupyterLab knows that the file is written; a save before that is a conflict."""
+        """Press Ctrl + S and wait until JupyterLab is done with it; a save before that is passed over."""
         self.do(NOTE_SAVE)
         self.page.keyboard.press("Control+s")
         self.do("() => saved")
+
+    def close_tab(self) -> None:
+        """Close the tab of the opened notebook by its cross, as a user does; leave its kernel."""
+        self.page.locator("#jp-main-dock-panel .lm-TabBar-tab.jp-mod-current .lm-TabBar-tabCloseIcon").click()
+        self.do(CLOSED)
+
+    def replace(self, cell: str, old: str, new: str) -> None:
+        """Select a text in the cell whose code holds another one, and type over it."""
+        before = self.do(SELECT, [cell, old])
+        self.page.keyboard.insert_text(new)
+        assert self.do(SOURCE) == before.replace(old, new, 1)
+
+    def messages(self) -> Locator:
+        """Find what JupyterLab says in a corner of the page."""
+        return self.page.locator(".Toastify__toast")
 
     def answer(self, code: str) -> str:
         """Let the kernel of the opened notebook run code and return what it prints."""
         return self.do(ASK, code)
 
-    def run(self, command: str, *arguments: str) -> str:
-        """Run a program of the environment in the copy, as in a new terminal, and return what it prints."""
-        env = {
-            **os.environ,
-            "PYTHONPATH": str(self.server.root),
-            "JUPYTER_DATA_DIR": str(self.server.root / ".venv/jupyter/data"),
-        }
-        path = sys.executable if command == "python" else self.server.root / ".venv/bin" / command
-        done = subprocess.run([path, *arguments], cwd=self.server.root, env=env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+    def run(self, command: str) -> str:
+        """Run a command in the copy, as in a new terminal, and return what it prints."""
+        root = self.server.root
+        path = f"{root / '.venv/bin'}{os.pathsep}{os.environ['PATH']}"
+        data = str(root / ".venv/jupyter/data")
+        env = {**os.environ, "PATH": path, "JUPYTER_DATA_DIR": data, "PIP_NO_INDEX": "1"}  # nothing is installed
+        done = subprocess.run(command, shell=True, cwd=root, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     def outputs(self, text: str) -> Locator:
@@ -147,13 +187,20 @@ class Lab:
 
 def make_venv(root: Path) -> None:
     """Let `make` find the environment that runs the tests, in which the package is that of the copy."""
-    (root / ".venv").mkdir()
-    (root / ".venv/bin").symlink_to(Path(sys.executable).parent)
+    programs = root / ".venv/bin"
+    programs.mkdir(parents=True)
+    for program in Path(sys.executable).parent.iterdir():
+        mine = programs / program.name
+        if program.name.startswith(("churn-", "nbdev-", "python")):
+            mine.write_text(f'#!/bin/sh\nPYTHONPATH="{root}" exec "{program}" "$@"\n')
+            mine.chmod(0o755)
+        else:
+            mine.symlink_to(program)
     startup = root / ".venv/jupyter/ipython/profile_default/startup"
     startup.mkdir(parents=True)
     package = f"import os, sys\nos.environ['PYTHONPATH'] = {str(root)!r}\nsys.path.insert(0, {str(root)!r})\n"
     (startup / "package.py").write_text(package)
-    for stamp in (".made", ".with-lab"):
+    for stamp in (".made", ".with-base", ".with-docs", ".with-lab"):
         (root / ".venv" / stamp).touch()
 
 
@@ -226,20 +273,35 @@ def lab(server: Server) -> Iterator[Lab]:
 
 
 @pytest.fixture
-def edited(lab: Lab, clean_copy: Path) -> Iterator[Lab]:
-    """Open the chapter that the start page asks the reader to change; undo the change in the end."""
+def kept(lab: Lab) -> Iterator[Path]:
+    """Give the folder of the copy; undo in the end what a test changes in its notebooks and its package."""
+    root = lab.server.root
+    before = {path: path.read_bytes() for path in sources(root)}
+    yield root
+    for path in sources(root) - before.keys():
+        path.unlink()
+    for path, content in before.items():
+        if not path.is_file() or path.read_bytes() != content:
+            path.write_bytes(content)
+
+
+def sources(root: Path) -> set[Path]:
+    """List the notebooks and the modules of a copy."""
+    found = {*(root / "nbs").rglob("*.ipynb"), *(root / "churn_mlops").rglob("*.py")}
+    return {path for path in found if ".ipynb_checkpoints" not in path.parts}
+
+
+def code(notebook: Path) -> list[str]:
+    """Read what the cells of a notebook say."""
+    return ["".join(cell["source"]) for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]]
+
+
+@pytest.fixture
+def edited(lab: Lab, kept: Path) -> Iterator[Lab]:
+    """Open a chapter that a test changes."""
     lab.open(EDITED)
     yield lab
     lab.close()
-    for name in (EDITED, MODULE):
-        shutil.copy2(clean_copy / name, lab.server.root / name)
-
-
-def insert(lab: Lab, line: str, text: str) -> None:
-    """Put text in front of a line of code, as one who types does."""
-    lab.page.locator(".jp-Notebook:visible .cm-line", has_text=line).click()
-    lab.page.keyboard.press("Home")
-    lab.page.keyboard.insert_text(text)
 
 
 def test_it_opens_the_start_page_and_asks_nothing(lab: Lab) -> None:
@@ -252,6 +314,18 @@ def test_kernel_is_that_of_the_environment(lab: Lab) -> None:
     lab.open(START)
     code = "import sys, churn_mlops; print(sys.prefix, churn_mlops.__file__)"
     assert lab.answer(code).split() == [sys.prefix, str(lab.server.root / "churn_mlops/__init__.py")]
+
+
+@pytest.mark.parametrize("path", RUN)
+def test_chapter_opens_as_saved_and_closes_without_a_question(lab: Lab, path: str) -> None:
+    file = lab.server.root / path
+    before = file.read_bytes(), file.stat().st_mtime_ns
+    lab.open(path)
+    assert lab.page.locator("#jp-main-dock-panel .lm-TabBar-tab.jp-mod-dirty").all_inner_texts() == []
+    lab.close_tab()
+    lab.do(SHUT_DOWN)
+    assert lab.page.locator(".jp-Dialog").all_inner_texts() == []
+    assert (file.read_bytes(), file.stat().st_mtime_ns) == before
 
 
 @pytest.mark.parametrize("path", RUN)
@@ -281,25 +355,110 @@ def test_saving_what_has_not_changed_leaves_the_package_as_it_was(lab: Lab, clea
     assert changed == []
 
 
-def test_an_edited_function_is_in_the_package_after_saving(edited: Lab) -> None:
-    insert(edited, "return derived", 'derived["is_new"] = tenure < 3\n    ')
-    edited.press_save()
-    code = """
+class Exercise(NamedTuple):
+    """Something to try, to the letter: what to change in a notebook, what to run then, and what that prints."""
+
+    notebook: str
+    cell: str  # a text that tells the cell from the others that hold the old text
+    old: str
+    new: str
+    command: str
+    expected: str
+
+
+EXERCISES = [
+    Exercise(
+        notebook="nbs/data/sample.ipynb",
+        cell="def _churn_probability",
+        old="log_odds = 0.42",
+        new="log_odds = 1.42",
+        command='make train ARGS="--model-type logistic_regression --cv-folds 0"',
+        expected="5,000 customers, 40.9% churned",
+    ),
+    Exercise(  # that of start_here, to the letter
+        notebook="nbs/features/derived.ipynb",
+        cell="DERIVED_COLUMNS = (",
+        old='"average_monthly_charges")),\n)',
+        new='"average_monthly_charges")),\n    Derived("is_new", "below", ("tenure",), 3.0),\n)',
+        command="""python -c '
 from churn_mlops.data import generate_sample_data
-from churn_mlops.features import create_derived_features
-customers = create_derived_features(generate_sample_data(50))
-print(customers["is_new"].equals(customers["tenure"] < 3))
-"""
-    assert edited.run("python", "-c", code) == "True\n"
+from churn_mlops.models.training import make_model
+from churn_mlops.settings import ModelSettings
+customers = generate_sample_data(500)
+model = make_model(ModelSettings(type="logistic_regression", derive=True))
+print(model.fit(customers.drop(columns=["customer_id", "churn"]), customers["churn"]).formula_)'""",
+        expected="is_new: 0 to 1",
+    ),
+]
 
 
-def test_code_that_cannot_be_exported_is_saved_and_reported(edited: Lab) -> None:
-    module = (edited.server.root / MODULE).read_bytes()
-    insert(edited, "return derived", "derived = (\n    ")
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.notebook)
+def test_exercise_does_what_it_promises(lab: Lab, kept: Path, exercise: Exercise) -> None:
+    assert exercise.expected not in lab.run(exercise.command)
+    lab.open(exercise.notebook)
+    lab.replace(exercise.cell, exercise.old, exercise.new)
+    lab.press_save()
+    lab.close()
+    assert exercise.expected in lab.run(exercise.command)
+
+
+def test_saving_leaves_the_environment_up_to_date(edited: Lab) -> None:
+    """No `make` target installs anew: the settings of the project are not written."""
+    settings = edited.server.root / "pyproject.toml"
+    before = settings.stat().st_mtime_ns
+    edited.replace("def timing", "%.3f s", "%.1f s")
     edited.press_save()
-    assert "derived = (" in (edited.server.root / EDITED).read_text()
-    assert (edited.server.root / MODULE).read_bytes() == module
-    edited.server.wait_for("derived.ipynb is saved, but its module is as it was before: SyntaxError")
+    assert "%.1f s" in (edited.server.root / MODULE).read_text()
+    assert settings.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [("texts = (\n", "'(' was never closed: texts = ("), ("return\n", "'return' outside function: return")],
+    ids=["an open bracket", "a stray return"],
+)
+def test_code_that_cannot_be_exported_is_saved_and_reported(edited: Lab, line: str, error: str) -> None:
+    module, begin = edited.server.root / MODULE, "@contextmanager\n"
+    before = module.read_bytes()
+    edited.replace("def collect_warnings", begin, line + begin)
+    edited.press_save()
+    message = f"utils.ipynb is saved, but its module is as it was before: SyntaxError: {error}"
+    assert line in "".join(code(edited.server.root / EDITED))
+    assert module.read_bytes() == before
+    expect(edited.messages()).to_have_text([message])
+    edited.server.wait_for(message)
+    edited.replace("def collect_warnings", line + begin, begin)
+    edited.press_save()
+    expect(edited.messages()).to_have_count(0)
+
+
+@pytest.fixture
+def untitled(lab: Lab, kept: Path) -> Iterator[Lab]:
+    """Open and save a new notebook that nobody has named yet, whose module has a name."""
+    cells = ["#| default_exp uplift", "#| export\ndef uplift(treated: float, control: float) -> float: ..."]
+    kernel = {"name": "python3", "display_name": "python3", "language": "python"}
+    notebook = new_notebook(cells=[new_code_cell(source) for source in cells], metadata={"kernelspec": kernel})
+    nbformat.write(notebook, kept / "nbs/Untitled.ipynb")
+    lab.open("nbs/Untitled.ipynb")
+    lab.press_save()
+    assert "Untitled.ipynb" in (kept / "churn_mlops/uplift.py").read_text()
+    yield lab
+    lab.close()
+
+
+def test_module_of_a_renamed_notebook_names_it_anew(untitled: Lab, kept: Path) -> None:
+    untitled.do(RENAME, "uplift.ipynb")
+    module = (kept / "churn_mlops/uplift.py").read_text()
+    assert ("nbs/uplift.ipynb" in module, "Untitled" in module) == (True, False)
+
+
+def test_module_that_a_notebook_no_longer_exports_to_is_removed(untitled: Lab, kept: Path) -> None:
+    untitled.replace("default_exp", "default_exp uplift", "default_exp campaign")
+    untitled.press_save()
+    index = (kept / "churn_mlops/_modidx.py").read_text()
+    assert (kept / "churn_mlops/campaign.py").is_file()
+    assert not (kept / "churn_mlops/uplift.py").exists()
+    assert ("churn_mlops.campaign" in index, "churn_mlops.uplift" in index) == (True, False)
 
 
 @pytest.fixture(scope="class")

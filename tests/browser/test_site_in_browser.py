@@ -112,6 +112,32 @@ def test_search_leads_to_the_name(window: Window, home: str, name: str) -> None:
     expect(target).to_be_in_viewport()
 
 
+@pytest.mark.parametrize(
+    ("words", "title"),
+    [
+        ("batch scoring", "From a CSV file to a retention list"),
+        ("retention list", "From a CSV file to a retention list"),
+        ("deploy", "Call the model from your service"),
+        ("docker", "Call the model from your service"),
+        ("monitoring", "Server metrics"),
+        ("drift", "Evaluating a saved model: churn-evaluate"),
+        ("feature importance", "Reasons for a prediction"),
+        ("authentication", "Limits and keys"),
+    ],
+)
+def test_search_leads_from_other_words_to_the_page(window: Window, home: str, words: str, title: str) -> None:
+    window.page.goto(home)
+    window.page.get_by_role("searchbox", name="Search").fill(words)
+    expect(window.page.locator(".search-result-title").first).to_have_text(title)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_link_to_a_name_opens_its_source(open_window: Callable[..., Window], home: str, width: int) -> None:
+    page = open_window(viewport={"width": width, "height": 844}).page
+    page.goto(home.replace("index.html", "data/sample.html#generate_sample_data"))
+    expect(page.get_by_text("def generate_sample_data").first).to_be_visible()
+
+
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_search_results_can_be_read(window: Window, home: str, mode: Mode) -> None:
     window.prefer(mode)
