@@ -25,6 +25,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import churn_mlops
+from churn_mlops.formula import load
 from churn_mlops.models import ChurnModel, ChurnPredictor
 from churn_mlops.serving.app import app, create_app
 from churn_mlops.serving.command import main
@@ -71,7 +72,7 @@ def fitted(model_type: str, labels: tuple[Any, Any] = (0, 1), **params: Any) -> 
     customers = table()
     y = np.where(customers["tenure"] < 24, labels[1], labels[0])
     model = ChurnModel(model_type, **params).fit(customers, y)
-    model.formula_.record.metrics = model.evaluate(customers, y)
+    model.formula_ = model.formula_.updated(metrics=model.evaluate(customers, y))
     return model
 
 
@@ -146,18 +147,18 @@ def test_model_info_describes_the_model(client: TestClient, path: Path) -> None:
         "columns": KINDS,
         "threshold": 0.5,
         "digest": model.formula_.digest,
-        "metrics": model.formula_.record.metrics,
+        "metrics": dict(model.formula_.record.metrics),
         "trained_at": model.formula_.record.trained_at,
         "n_rows": 300,
-        "environment": model.formula_.record.versions,
+        "environment": dict(model.formula_.record.versions),
         "version": churn_mlops.__version__,
     }
     assert {"python", "churn_mlops", "scikit-learn"} <= info["environment"].keys()
 
 
 def test_model_info_tells_the_version_that_wrote_the_model_from_that_of_the_server(path: Path, tmp_path: Path) -> None:
-    with patch("churn_mlops.models.persistence.__version__", "0.0.9"):
-        older = ChurnModel.load(path).save(tmp_path / "older.safetensors")
+    formula = load(path)
+    older = formula.updated(versions={**formula.record.versions, "churn_mlops": "0.0.9"}).save(tmp_path / "older")
     info = TestClient(create_app(older)).get("/model/info").json()
     assert (info["environment"]["churn_mlops"], info["version"]) == ("0.0.9", churn_mlops.__version__)
 
@@ -292,7 +293,7 @@ def test_extreme_values_are_answered_or_refused(
 
 
 def test_what_the_algorithm_cannot_take_is_refused_in_its_words(client: TestClient) -> None:
-    with patch.object(ChurnPredictor, "predict_row", side_effect=ValueError("too large for float32")):
+    with patch.object(ChurnPredictor, "predict_values", side_effect=ValueError("too large for float32")):
         refused = client.post("/predict", json=CUSTOMER)
     assert problems(refused) == [(["body"], "value_error")]
     assert refused.json()["detail"][0]["msg"] == "too large for float32"
