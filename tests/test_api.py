@@ -127,13 +127,14 @@ def test_health_needs_no_model(no_model: TestClient) -> None:
 def test_predict_answers_what_the_predictor_answers(client: TestClient, path: Path) -> None:
     answer = client.post("/predict", json=CUSTOMER)
     assert answer.status_code == 200
-    assert answer.json() == ChurnPredictor(path).predict(CUSTOMER)
+    assert answer.json() == {**ChurnPredictor(path).predict(CUSTOMER), "notes": []}
 
 
 def test_a_batch_is_answered_in_its_order(client: TestClient, path: Path) -> None:
     customers = [{**CUSTOMER, "tenure": tenure} for tenure in (70, 1, 35)]
     answer = client.post("/predict/batch", json={"customers": customers}).json()
-    assert answer == {"predictions": ChurnPredictor(path).predict_batch(customers), "total_customers": 3}
+    expected = ChurnPredictor(path).predict_batch(customers)
+    assert answer == {"predictions": expected, "total_customers": 3, "notes": []}
 
 
 def test_model_info_describes_the_model(client: TestClient, path: Path) -> None:
@@ -191,7 +192,8 @@ def test_keys_that_the_model_does_not_know_change_nothing(client: TestClient) ->
     plain = client.post("/predict", json=CUSTOMER).json()
     assert client.post("/predict", json={**CUSTOMER, "colour": ["green"]}).json() == plain
     batch = {"customers": [{**CUSTOMER, "colour": {}}], "sent_by": "crm"}
-    assert client.post("/predict/batch", json=batch).json()["predictions"] == [plain]
+    (of_batch,) = client.post("/predict/batch", json=batch).json()["predictions"]
+    assert {**of_batch, "notes": []} == plain
 
 
 def test_the_content_type_does_not_matter_when_the_body_is_json(client: TestClient) -> None:
@@ -512,7 +514,7 @@ def ready(process: "subprocess.Popen[str]") -> str:
 
 def test_a_real_server_predicts(server: str, path: Path) -> None:
     answer = httpx.post(f"{server}/predict", json=CUSTOMER)
-    assert answer.json() == ChurnPredictor(path).predict(CUSTOMER)
+    assert answer.json() == {**ChurnPredictor(path).predict(CUSTOMER), "notes": []}
 
 
 def test_a_real_server_refuses(server: str) -> None:
