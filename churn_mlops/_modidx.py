@@ -905,6 +905,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                         'churn_mlops/models/inference.py'),
                                               'churn_mlops.models.inference.ChurnPredictor._one_by_one': ( 'models/inference.html#churnpredictor._one_by_one',
                                                                                                            'churn_mlops/models/inference.py'),
+                                              'churn_mlops.models.inference.ChurnPredictor.contributions': ( 'models/inference.html#churnpredictor.contributions',
+                                                                                                             'churn_mlops/models/inference.py'),
                                               'churn_mlops.models.inference.ChurnPredictor.explain': ( 'models/inference.html#churnpredictor.explain',
                                                                                                        'churn_mlops/models/inference.py'),
                                               'churn_mlops.models.inference.ChurnPredictor.model': ( 'models/inference.html#churnpredictor.model',

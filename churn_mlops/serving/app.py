@@ -185,7 +185,7 @@ def _explain_one(served: ServedModel, metrics: ServerMetrics, body: bytes, top: 
     customer = dict(zip(formula.inputs, values, strict=True))
     with _refusing():
         answer = served.predictor.predict_values(values)
-        explained = formula.contributions({name: [value] for name, value in customer.items()})
+        explained = served.predictor.contributions({name: [value] for name, value in customer.items()})
     shares = dict(zip(explained.columns, explained.values[0].tolist(), strict=True))
     told = {"reasons": strongest_reasons(shares, customer, top), "baseline": explained.baseline}
     notes = _noted(metrics, served.unusual.of_one(values))
