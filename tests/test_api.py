@@ -1,5 +1,6 @@
 """The HTTP service: what it answers, what it refuses, and that nothing from outside brings it down."""
 
+import importlib
 import json
 import os
 import re
@@ -425,6 +426,77 @@ def test_the_holder_raises_an_error_of_its_own(tmp_path: Path) -> None:
         ModelHolder(tmp_path / "none.safetensors").get()
 
 
+def test_the_module_loads_on_first_use_after_a_reload_without_a_lifespan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = pd.DataFrame({"tenure": np.arange(100.0), "charges": np.arange(100.0) % 7})
+    model = ChurnModel("logistic_regression").fit(numbers, (numbers["tenure"] < 40).astype(int))
+    monkeypatch.setenv("MODEL_PATH", str(model.save(tmp_path / "numbers.safetensors")))
+    app_module = importlib.import_module("churn_mlops.serving.app")
+    app_module._predictor = None  # type: ignore[attr-defined]
+    importlib.reload(app_module)
+    answer = TestClient(app_module.app).post("/predict", json={"tenure": 3, "charges": 5.5})
+    assert answer.status_code == 200
+    assert (
+        answer.json()["churn_probability"]
+        == ChurnPredictor(tmp_path / "numbers.safetensors").predict({"tenure": 3, "charges": 5.5})["churn_probability"]
+    )
+    assert not hasattr(importlib.import_module("churn_mlops.serving"), "FastAPI")
+    assert isinstance(importlib.import_module("churn_mlops.serving").app, type(importlib))  # the module, not an object
+
+
+# --- numbers that were text in training -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def text_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Save a model whose ``TotalCharges`` were text in training, with blanks, as Telco's are."""
+    customers = table().assign(TotalCharges=lambda t: [*t["tenure"].mul(70.5).map(str)[:-3], " ", " ", ""])
+    model = ChurnModel("logistic_regression").fit(customers, (customers["tenure"] < 24).astype(int))
+    return model.save(tmp_path_factory.mktemp("text") / "churn-model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def text_client(text_path: Path) -> TestClient:
+    return TestClient(create_app(text_path))
+
+
+@pytest.mark.parametrize("same", [108.5, "108.5", " 108.5 ", "+1.085e2", "108.50"])
+def test_a_column_learned_from_text_takes_numbers_and_numeric_text(text_client: TestClient, same: Any) -> None:
+    expected = text_client.post("/predict", json={**CUSTOMER, "TotalCharges": 108.5}).json()
+    assert text_client.post("/predict", json={**CUSTOMER, "TotalCharges": same}).json() == expected
+    batch = text_client.post("/predict/batch", json={"customers": [{**CUSTOMER, "TotalCharges": same}]}).json()
+    assert batch["predictions"][0]["churn_probability"] == pytest.approx(expected["churn_probability"], abs=1e-12)
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t", None])
+def test_blank_text_is_missing_where_numbers_were_text(text_client: TestClient, blank: Any) -> None:
+    expected = text_client.post("/predict", json={**CUSTOMER, "TotalCharges": None}).json()
+    assert text_client.post("/predict", json={**CUSTOMER, "TotalCharges": blank}).json() == expected
+
+
+@pytest.mark.parametrize(
+    "raw", ['"a lot"', '"1_0"', '"nan"', '"inf"', '"1e400"', '"1,5"', "true", "[]", "NaN", "1e400", f'"{"1" * 101}"']
+)
+def test_what_is_no_number_is_refused_once_where_numbers_were_text(text_client: TestClient, raw: str) -> None:
+    refused = text_client.post("/predict", content=changed("TotalCharges", raw))
+    assert [place for place, _ in problems(refused)] == [["body", "TotalCharges"]]
+
+
+def test_other_numbers_stay_strict_beside_one_that_was_text(text_client: TestClient) -> None:
+    refused = text_client.post("/predict", json={**CUSTOMER, "TotalCharges": "1", "tenure": "2"})
+    assert problems(refused) == [(["body", "tenure"], "float_type")]
+
+
+def test_the_document_says_that_a_number_may_be_text(text_client: TestClient) -> None:
+    kinds = {
+        name: [each.get("type") for each in schema["anyOf"]]
+        for name, schema in body_schema(text_client, "/predict")["properties"].items()
+    }
+    assert kinds["TotalCharges"] == ["number", "string", "null"]
+    assert kinds["tenure"] == ["number", "null"]
+
+
 # --- documentation ----------------------------------------------------------------------------------------------------
 
 
@@ -571,6 +643,23 @@ def test_the_model_comes_from_the_settings_file(capsys: pytest.CaptureFixture[st
     with patch.dict(os.environ):
         os.environ.pop("MODEL_PATH", None)
         assert str(tmp_path / "chosen.safetensors") in failure(capsys, "--settings", str(tmp_path / "run.ini"))
+
+
+@pytest.mark.slow
+def test_the_command_answers_without_pandas_scikit_learn_or_scipy(path: Path) -> None:
+    code = """
+import json, sys
+import churn_mlops.serving.command, churn_mlops.serving.protocol
+from fastapi.testclient import TestClient
+from churn_mlops.formula import load
+from churn_mlops.serving.app import create_app
+client, example = TestClient(create_app(sys.argv[1])), load(sys.argv[1]).example
+for path, body in (("/predict", example), ("/explain", example), ("/predict/batch", {"customers": [example] * 100})):
+    assert client.post(path, json=body).status_code == 200
+print(json.dumps([*sys.modules]))
+"""
+    done = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert {"pandas", "sklearn", "scipy", "joblib", "threadpoolctl", "skops"} & {*json.loads(done.stdout)} == set()
 
 
 # --- the extra --------------------------------------------------------------------------------------------------------

@@ -940,7 +940,12 @@ expected-statuses = [400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 428,
 """
 
 
-def test_schemathesis_finds_nothing_with_all_its_checks_on(served: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("charges", ["numbers", "text"])
+def test_schemathesis_finds_nothing_with_all_its_checks_on(served: Path, tmp_path: Path, charges: str) -> None:
+    if charges == "text":
+        table = generate_sample_data(400)
+        X = table.drop(columns=["customer_id", "churn"]).assign(total_charges=table["total_charges"].map(str))
+        ChurnModel("logistic_regression").fit(X, table["churn"]).save(served)
     (tmp_path / "schemathesis.toml").write_text(REFUSALS)
     runner = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(tmp_path / "schemathesis.toml"), "run"]
     options = ["--checks", "all", "--mode", "all", "--max-examples", "20", "--seed", "42", "--no-color"]
