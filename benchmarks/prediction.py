@@ -7,7 +7,7 @@
 One customer is a dict and so is the answer; a batch is a DataFrame of different customers. The other side is what one
 would write without this package: a ColumnTransformer with SimpleImputer, StandardScaler and OneHotEncoder, fed a
 DataFrame. Beside it stand onnxruntime, which gets our exported model and a batch that is converted already, and
-treelite behind the Pipeline's own preparation, where they are installed. All are asked in turn, on one core, in one run.
+treelite behind the Pipeline's own preparation, where installed. All are asked in turn, on one core, in one run.
 """
 
 import gc
@@ -35,7 +35,6 @@ from churn_mlops.learners.registry import MODEL_TYPES, make_estimator
 from churn_mlops.models import ChurnModel, ChurnPredictor
 from churn_mlops.models.train import IdOption, PositiveOption, TargetOption
 from churn_mlops.threads import limit_threads
-
 
 RIVALS = {"blend": "hist_gradient_boosting"}  # a blend is compared with one booster
 
