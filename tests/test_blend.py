@@ -1,17 +1,20 @@
 import os
+from itertools import permutations
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from threadpoolctl import threadpool_info
 
-from churn_mlops.data import load_csv
+from churn_mlops.data import generate_sample_data, load_csv
 from churn_mlops.features import FeatureEngineer
-from churn_mlops.learners.blend import BlendedClassifier
+from churn_mlops.learners.blend import MEMBERS, BlendedClassifier, blend_formula
 from churn_mlops.learners.boosting import BaggedBoosting
 from churn_mlops.learners.splines import SplineLogistic, learn_functions
+from churn_mlops.models import ChurnModel
 from churn_mlops.threads import limit_threads, usable_cores
 
 CLASSIFIERS = [SplineLogistic, BaggedBoosting, BlendedClassifier]
@@ -64,11 +67,55 @@ def test_curve_over_values_that_almost_coincide_stays_bounded():
 def test_blend_is_the_weighted_sum_of_its_parts(table):
     X, y = table
     blend = BlendedClassifier(random_state=0).fit(X, y)
-    parts = np.column_stack([blend.curves_.decision_function(X), blend.trees_.decision_function(X)])
+    curves, trees = blend.members_
+    parts = np.column_stack([curves.decision_function(X), trees.decision_function(X)])
     np.testing.assert_allclose(blend.decision_function(X), blend.intercept_ + parts @ blend.weights_, rtol=1e-12)
-    shares = blend.curves_.intercept_ + blend.curves_.contributions(X).sum(axis=1)
+    shares = curves.intercept_ + curves.contributions(X).sum(axis=1)
     np.testing.assert_allclose(shares, parts[:, 0], atol=1e-12)
     assert (blend.weights_ >= 0).all()
+
+
+COMBINATIONS = [names for n in range(1, len(MEMBERS) + 1) for names in permutations(MEMBERS, n)]
+
+
+@pytest.mark.parametrize("members", COMBINATIONS, ids="+".join)
+def test_any_members_make_a_blend_that_equals_its_formula(members, table):
+    X, y = table
+    blend = BlendedClassifier(members=members, max_iter=40, cv=3, random_state=0).fit(X, y)
+    assert len(blend.weights_) == len(members)
+    strangers = np.column_stack([np.random.default_rng(1).permutation(column) for column in X.T]) * 1.3
+    written = blend_formula(blend, X.mean(axis=0))(strangers)
+    np.testing.assert_allclose(written, blend.decision_function(strangers), rtol=0, atol=1e-9)
+
+
+def test_members_survive_the_model_file(tmp_path):
+    customers = generate_sample_data(500)
+    X, y = customers.drop(columns=["customer_id", "churn"]), customers["churn"]
+    model = ChurnModel("blend", members=("trees", "curves"), cv=2, max_iter=20).fit(X, y)
+    again = ChurnModel.load(model.save(tmp_path / "m.safetensors"))
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    assert clone(again).fit(X, y).predict_proba(X).tolist() == model.predict_proba(X).tolist()
+
+
+def test_a_blend_of_one_member_ranks_as_it_does(table):
+    X, y = table
+    curves = BlendedClassifier(members=["curves"], random_state=0).fit(X, y)
+    order = np.argsort(curves.decision_function(X))
+    assert (np.diff(curves.members_[0].decision_function(X)[order]) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (["curves", "random_forest"], "'random_forest' is no member of a blend: a forest averages probabilities"),
+        (["curves", "crystal_ball"], "'crystal_ball' is no member of a blend; there are curves, trees"),
+        (["trees", "trees"], "a blend takes a list of different names"),
+        ([], "a blend takes a list of different names"),
+    ],
+)
+def test_what_cannot_be_a_member_is_refused_by_name(members, message, table):
+    with pytest.raises(ValueError, match=message):
+        BlendedClassifier(members=members).fit(*table)
 
 
 def test_booster_keeps_the_trees_up_to_its_best_round_and_no_more(table):

@@ -32,6 +32,7 @@ CHANGED = {
     "max_features": 0.5,
     "max_leaf_nodes": 5,
     "max_samples": 0.5,
+    "members": ("trees",),
     "min_child_samples": 3,
     "min_impurity_decrease": 0.001,
     "min_samples_leaf": 40,
