@@ -21,8 +21,8 @@ from pathlib import Path
 
 import httpx
 
-from churn_mlops.data import generate_sample_data
 from churn_mlops import formula
+from churn_mlops.data import generate_sample_data
 from churn_mlops.models import ChurnModel
 
 
