@@ -21,7 +21,11 @@ pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.use
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = generate_sample_data(1_000)
     X = table.drop(columns=["customer_id", "churn"])
-    return ChurnModel("logistic_regression").fit(X, table["churn"]).save(tmp_path_factory.mktemp("model") / "m.safetensors")
+    return (
+        ChurnModel("logistic_regression")
+        .fit(X, table["churn"])
+        .save(tmp_path_factory.mktemp("model") / "m.safetensors")
+    )
 
 
 @pytest.fixture

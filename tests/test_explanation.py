@@ -4,6 +4,8 @@ from math import comb
 import numpy as np
 import pandas as pd
 import pytest
+from churn_mlops.evaluation.shapley import average_value, shapley_values
+from churn_mlops.learners.trees import boosting_trees, forest_trees
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.exceptions import NotFittedError
 
@@ -15,10 +17,8 @@ from churn_mlops.evaluation.explanation import (
     global_importance,
     partial_dependence_table,
 )
-from churn_mlops.evaluation.shapley import average_value, shapley_values
 from churn_mlops.features import FeatureEngineer
 from churn_mlops.learners.registry import MODEL_TYPES
-from churn_mlops.learners.trees import boosting_trees, forest_trees
 from churn_mlops.models import ChurnModel, ChurnPredictor
 
 SMALL = {
@@ -222,7 +222,9 @@ class TestReasons:
 
     def test_predictor_gives_reasons_for_a_dict(self, customers, tmp_path):
         X = customers[0].drop(columns="signed_up")
-        predictor = ChurnPredictor(ChurnModel("logistic_regression").fit(X, customers[1]).save(tmp_path / "m.safetensors"))
+        predictor = ChurnPredictor(
+            ChurnModel("logistic_regression").fit(X, customers[1]).save(tmp_path / "m.safetensors")
+        )
         customer = {**predictor.schema.example, "tenure": 2.0, "contract_type": "Month-to-month", "city": None}
         reasons = predictor.explain(customer, top=20)
         assert len(reasons) == X.shape[1]

@@ -13,9 +13,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from churn_mlops.data import generate_sample_data
 from churn_mlops.features import FeatureEngineer
+from churn_mlops.formula.file import ModelFileError
 from churn_mlops.learners.registry import MODEL_TYPES
 from churn_mlops.models import ChurnModel, ChurnPredictor, train_model
-from churn_mlops.formula.file import ModelFileError
 from churn_mlops.settings import ModelSettings
 
 EXPECTED_FAILURES = {
