@@ -23,7 +23,7 @@ def array_api(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def few_draws() -> Iterator[None]:
     """Draw 25 times instead of 200 where a report says how sure its figures are: quick, and as sure as a test needs."""
-    from churn_mlops.models.evaluation import error_margins
+    from churn_mlops.evaluation.metrics import error_margins
 
     with mock.patch.object(error_margins, "__defaults__", (25, 0)):
         yield

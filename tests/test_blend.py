@@ -1,19 +1,20 @@
-import io
 import os
+from itertools import permutations
 
 import numpy as np
 import pytest
-import skops.io
+from sklearn.base import clone
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from threadpoolctl import threadpool_info
 
-from churn_mlops.data import load_csv
+from churn_mlops.data import generate_sample_data, load_csv
 from churn_mlops.features import FeatureEngineer
-from churn_mlops.learners.blend import BlendedClassifier
+from churn_mlops.learners.blend import MEMBERS, BlendedClassifier, blend_formula
 from churn_mlops.learners.boosting import BaggedBoosting
-from churn_mlops.learners.splines import SplineLogistic, learn_term
+from churn_mlops.learners.splines import SplineLogistic, learn_functions
+from churn_mlops.models import ChurnModel
 from churn_mlops.threads import limit_threads, usable_cores
 
 CLASSIFIERS = [SplineLogistic, BaggedBoosting, BlendedClassifier]
@@ -40,36 +41,88 @@ def test_scikit_learn_compatibility(estimator, check):
     check(estimator)
 
 
-def test_curve_adds_up_to_one_and_stays_flat_outside(table):
+def test_functions_of_a_curve_add_up_to_one_and_stay_flat_outside(table):
     for column in table[0].T:
-        term = learn_term(column, 7)
-        values = term(column)
-        assert values.shape == (600, term.coefficients.shape[2])
-        if values.shape[1] > 1:
-            np.testing.assert_allclose(values.sum(axis=1), 1)
+        functions = learn_functions(0, column, 7)
+        if len(functions) > 1:
+            np.testing.assert_allclose(sum(each(column) for each in functions), 1)
         ends = np.array([column.min() - 1e9, column.min(), column.max(), column.max() + 1e9])
-        low, at_low, at_high, high = term(ends)
-        np.testing.assert_array_equal([low, high], [at_low, at_high])
+        for each in functions:
+            low, at_low, at_high, high = each(ends)
+            assert (low, high) == (at_low, at_high)
 
 
 def test_curve_over_values_that_repeat_has_a_knot_at_each():
     products = np.repeat([1.0, 2.0, 3.0, 4.0], [50, 46, 3, 1])
-    np.testing.assert_array_equal(learn_term(products, 7).knots, [1, 2, 3, 4])
+    for each in learn_functions(0, products, 7):
+        np.testing.assert_array_equal([*each.starts, each.maximum], [1, 2, 3, 4])
 
 
 def test_curve_over_values_that_almost_coincide_stays_bounded():
     values = np.repeat([0.0, 0.3, 0.1 + 0.2, 1.0], 30)
-    assert np.abs(learn_term(values, 7)(np.linspace(0, 1, 500))).max() <= 1 + 1e-9
+    grid = np.linspace(0, 1, 500)
+    assert max(np.abs(each(grid)).max() for each in learn_functions(0, values, 7)) <= 1 + 1e-9
 
 
 def test_blend_is_the_weighted_sum_of_its_parts(table):
     X, y = table
     blend = BlendedClassifier(random_state=0).fit(X, y)
-    parts = np.column_stack([blend.curves_.decision_function(X), blend.trees_.decision_function(X)])
+    curves, trees = blend.members_
+    parts = np.column_stack([curves.decision_function(X), trees.decision_function(X)])
     np.testing.assert_allclose(blend.decision_function(X), blend.intercept_ + parts @ blend.weights_, rtol=1e-12)
-    shares = blend.curves_.intercept_ + blend.curves_.contributions(X).sum(axis=1)
+    shares = curves.intercept_ + curves.contributions(X).sum(axis=1)
     np.testing.assert_allclose(shares, parts[:, 0], atol=1e-12)
     assert (blend.weights_ >= 0).all()
+
+
+COMBINATIONS = [names for n in range(1, len(MEMBERS) + 1) for names in permutations(MEMBERS, n)]
+
+
+@pytest.mark.parametrize("members", COMBINATIONS, ids="+".join)
+def test_any_members_make_a_blend_that_equals_its_formula(members, table):
+    X, y = table
+    blend = BlendedClassifier(members=members, max_iter=40, cv=3, random_state=0).fit(X, y)
+    assert len(blend.weights_) == len(members)
+    strangers = np.column_stack([np.random.default_rng(1).permutation(column) for column in X.T]) * 1.3
+    written = blend_formula(blend, X.mean(axis=0))(strangers)
+    np.testing.assert_allclose(written, blend.decision_function(strangers), rtol=0, atol=1e-9)
+
+
+def test_members_survive_the_model_file(tmp_path):
+    customers = generate_sample_data(500)
+    X, y = customers.drop(columns=["customer_id", "churn"]), customers["churn"]
+    model = ChurnModel("blend", members=("trees", "curves"), cv=2, max_iter=20).fit(X, y)
+    again = ChurnModel.load(model.save(tmp_path / "m.safetensors"))
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    assert clone(again).fit(X, y).predict_proba(X).tolist() == model.predict_proba(X).tolist()
+
+
+def test_a_blend_of_one_member_ranks_as_it_does(table):
+    X, y = table
+    curves = BlendedClassifier(members=["curves"], random_state=0).fit(X, y)
+    order = np.argsort(curves.decision_function(X))
+    assert (np.diff(curves.members_[0].decision_function(X)[order]) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (["curves", "random_forest"], "'random_forest' is no member of a blend: a forest averages probabilities"),
+        (["curves", "crystal_ball"], "'crystal_ball' is no member of a blend; there are curves, trees"),
+        (["trees", "trees"], "a blend takes a list of different names"),
+        ([], "a blend takes a list of different names"),
+    ],
+)
+def test_what_cannot_be_a_member_is_refused_by_name(members, message, table):
+    with pytest.raises(ValueError, match=message):
+        BlendedClassifier(members=members).fit(*table)
+
+
+def test_booster_keeps_the_trees_up_to_its_best_round_and_no_more(table):
+    for booster in BaggedBoosting(patience=20, random_state=0).fit(*table).boosters_:
+        rounds = booster.validation_score_
+        assert rounds[booster.n_iter_] == rounds.max()
+        assert len(rounds) == booster.n_iter_ + 21
 
 
 @pytest.mark.parametrize("churners", [1, 2, 3])
@@ -135,24 +188,6 @@ def test_a_bad_number_of_cores_is_refused_by_name(given, monkeypatch):
     monkeypatch.setenv("CHURN_THREADS", given)
     with pytest.raises(ValueError, match="CHURN_THREADS"):
         usable_cores()
-
-
-def test_state_is_made_of_few_plain_types(table):
-    data = skops.io.dumps(BlendedClassifier(random_state=0).fit(*table))
-    unknown = set(skops.io.get_untrusted_types(data=data))
-    assert unknown <= {
-        "churn_mlops.learners.blend.BlendedClassifier",
-        "churn_mlops.learners.splines.SplineLogistic",
-        "churn_mlops.learners.splines.SplineTerm",
-        "churn_mlops.learners.boosting.BaggedBoosting",
-        "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
-        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-        "sklearn._loss.link.Interval",
-        "sklearn._loss.link.LogitLink",
-        "sklearn._loss.loss.HalfBinomialLoss",
-        "sklearn._loss._loss.CyHalfBinomialLoss",
-    }
-    assert io.BytesIO(data).getbuffer().nbytes < 5_000_000
 
 
 def test_telco_out_of_fold(telco):

@@ -125,10 +125,10 @@ def test_every_command_tells_its_version(module, capsys):
 class TestOptions:
     def test_param_reaches_the_estimator_as_a_python_value(self, customers, tmp_path):
         done = churn_train(
-            customers, *QUICK, "--param", "C=0.5", "--param", "solver=liblinear", "--output", "m.safetensors", cwd=tmp_path
+            customers, *QUICK, "--param", "C=0.5", "--param", "solver=liblinear", "--output", "m.model", cwd=tmp_path
         )
         assert done.returncode == 0
-        params = ChurnModel.load(tmp_path / "m.safetensors").params
+        params = ChurnModel.load(tmp_path / "m.model").params
         assert params == {"C": 0.5, "solver": "liblinear", "random_state": 42}
 
     def test_seed_changes_the_split(self, customers, tmp_path):

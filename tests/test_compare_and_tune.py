@@ -2,6 +2,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -20,10 +21,10 @@ from sklearn.pipeline import make_pipeline
 from churn_mlops.data import generate_sample_data
 from churn_mlops.data.splitting import fold_indices
 from churn_mlops.features import FeatureEngineer
-from churn_mlops.learners.registry import MODEL_TYPES, ModelType
+from churn_mlops.learners.registry import MODEL_TYPES
 from churn_mlops.models import ChurnModel, compare, compare_models
 from churn_mlops.models.compare import difference_interval
-from churn_mlops.models.tune import SEARCH_SPACES, TuningResult, tune
+from churn_mlops.models.tune import TuningResult, tune
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGISTIC = ChurnModel("logistic_regression")
@@ -55,7 +56,7 @@ class TestDifferenceInterval:
 
 class TestCompareModels:
     def test_default_is_every_installed_model_type(self, customers, monkeypatch):
-        absent = ModelType(LogisticRegression, "not installed", needs="no_such_package")
+        absent = replace(MODEL_TYPES["logistic_regression"], needs="no_such_package")
         types = {"absent": absent, "logistic_regression": MODEL_TYPES["logistic_regression"]}
         monkeypatch.setattr(compare, "MODEL_TYPES", types)
         assert compare_models(*customers, folds=2).index.tolist() == ["logistic_regression"]
@@ -187,20 +188,16 @@ def tune_logistic(customers, **options) -> TuningResult:
 
 
 class TestTune:
-    def test_every_model_type_has_a_search_space(self):
-        assert SEARCH_SPACES.keys() == MODEL_TYPES.keys()
+    @pytest.mark.parametrize("model_type", MODEL_TYPES)
+    def test_every_model_type_has_a_search_space(self, model_type):
+        assert MODEL_TYPES[model_type].search_space
 
-    @pytest.mark.parametrize("model_type", [name for name in SEARCH_SPACES if MODEL_TYPES[name].is_installed])
+    @pytest.mark.parametrize("model_type", [name for name, known in MODEL_TYPES.items() if known.is_installed])
     def test_every_draw_is_a_model(self, customers, model_type):
         X, y = customers
-        few = {
-            "random_forest": "n_estimators",
-            "hist_gradient_boosting": "max_iter",
-            "lightgbm": "max_trees",
-            "blend": "max_iter",
-        }
-        quick = {few[model_type]: 5} if model_type in few else {}
-        for params in ParameterSampler(SEARCH_SPACES[model_type], 3, random_state=1):
+        known = ChurnModel(model_type).model.get_params()
+        quick = {name: 5 for name in ("n_estimators", "max_trees", "max_iter") if name in known and "C" not in known}
+        for params in ParameterSampler(MODEL_TYPES[model_type].search_space, 3, random_state=1):
             assert np.isfinite(ChurnModel(model_type, **{**params, **quick}).fit(X, y).predict_proba(X)).all()
 
     def test_rungs_grow_as_candidates_leave(self, customers):

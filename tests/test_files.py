@@ -357,7 +357,7 @@ def test_two_arrays_cannot_share_their_bytes(sound):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "no_such_type"}, "model type that is not known here: 'no_such_type'"),
+        ({"model_type": "no_such_type"}, "of the type 'no_such_type', and this churn_mlops knows blend"),
         ({"model_type": "logistic_regression", "params": {"n_estimators": 3}}, "does not have: n_estimators"),
         ({"params": {"predict_proba": 1}}, "does not have: predict_proba"),
         ({"features": {"fit": 1}}, "does not have: fit"),

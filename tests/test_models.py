@@ -1,6 +1,9 @@
 import json
 import pickle
 import re
+import subprocess
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -171,7 +174,7 @@ class TestChurnModel:
     @pytest.mark.parametrize(
         ("labels", "message"),
         [
-            ([0] * 600, r"holds 1 class \[0\]; a model needs two"),
+            ([0] * 600, "ChurnModel needs two classes, but y holds one class: 0"),
             ([0, 1, 2] * 200, "Only binary classification is supported"),
             ([0.0, 1.0, np.nan] * 200, "the target y has 200 missing values"),
         ],
@@ -180,19 +183,22 @@ class TestChurnModel:
         with pytest.raises(ValueError, match=message):
             ChurnModel().fit(customers[0], labels)
 
-    @pytest.mark.parametrize("change", [{"model_type": "logistic_regression"}, {"n_rows": None}, {"classes": "no"}])
-    def test_load_refuses_a_file_whose_description_does_not_fit(self, fitted, tmp_path, monkeypatch, change):
-        from churn_mlops.models import churn_model
-
-        truth = churn_model._manifest(fitted)
-        if change == {"n_rows": None}:
-            changed = {name: value for name, value in truth.items() if name != "n_rows"}
-        else:
-            changed = truth | change
-        monkeypatch.setattr(churn_model, "_manifest", lambda model: changed)
-        path = fitted.save(tmp_path / "model.safetensors")
+    @pytest.mark.parametrize(
+        "change", [{"model_type": "logistic_regression"}, {"model_type": "xgb"}, {"params": {"fit": 1}}, {"n_rows": -1}]
+    )
+    def test_load_refuses_a_file_whose_record_does_not_fit(self, fitted, tmp_path, change):
+        formula = replace(fitted.formula_, record=replace(fitted.formula_.record, **change))
+        path = formula.save(tmp_path / "model.safetensors")
         with pytest.raises(ModelFileError, match=re.escape(str(path))):
             ChurnModel.load(path)
+
+    def test_after_load_the_formula_stands_for_the_estimator(self, fitted, customers, tmp_path):
+        again = ChurnModel.load(fitted.save(tmp_path / "model.safetensors"))
+        assert again.model is again.formula_
+        with pytest.raises(AttributeError, match="n_iter_ is known only in the process that fitted"):
+            again.n_iter_  # noqa: B018
+        refitted = clone(again).fit(*customers)
+        np.testing.assert_array_equal(refitted.predict_proba(customers[0]), fitted.predict_proba(customers[0]))
 
 
 def test_train_model_returns_the_model_and_its_metrics(customers):
@@ -256,7 +262,7 @@ class TestChurnPredictor:
         with pytest.raises(ValueError, match="column 'tenure' is missing"):
             predictor.predict(customer)
 
-    @pytest.mark.parametrize("value", ["12", True, float("nan"), float("inf"), [1], 10**400])
+    @pytest.mark.parametrize("value", ["twelve", "1_2", True, float("inf"), [1], 10**400])
     def test_what_is_no_number_is_refused_with_column_and_value(self, predictor, customer, value):
         with pytest.raises(ValueError, match="column 'tenure'"):
             predictor.predict(customer | {"tenure": value})
@@ -265,6 +271,32 @@ class TestChurnPredictor:
     def test_what_is_no_text_is_refused(self, predictor, customer, value):
         with pytest.raises(ValueError, match="column 'contract_type'"):
             predictor.predict(customer | {"contract_type": value})
+
+    @pytest.mark.parametrize("value", ["12", " 12.0 ", np.int64(12), np.float32(12)])
+    def test_a_number_may_come_as_text_or_from_numpy(self, predictor, customer, value):
+        assert predictor.predict(customer | {"tenure": value}) == predictor.predict(customer | {"tenure": 12})
+
+    @pytest.mark.parametrize("value", [float("nan"), "", " ", pd.NA, pd.NaT, np.nan])
+    def test_every_kind_of_gap_is_missing(self, predictor, customer, value):
+        for column in ("tenure", "contract_type"):
+            assert predictor.predict(customer | {column: value}) == predictor.predict(customer | {column: None})
+
+    def test_a_batch_may_be_a_table(self, predictor, fitted, customers):
+        answers = predictor.predict_batch(customers[0].head(30))
+        assert [each["churn_probability"] for each in answers] == fitted.predict_proba(customers[0].head(30))[
+            :, 1
+        ].tolist()
+
+    @pytest.mark.parametrize("model_type", ["logistic_regression", "random_forest"])
+    def test_loading_and_predicting_imports_no_pandas_scikit_learn_or_scipy(self, model_type, customers, tmp_path):
+        path = ChurnModel(model_type).fit(*customers).save(tmp_path / "model.safetensors")
+        code = (
+            "import json, sys, churn_mlops; p = churn_mlops.ChurnPredictor(sys.argv[1], engine='numpy');"
+            "p.predict(p.formula.example); p.explain(p.formula.example); p.predict_batch([p.formula.example] * 100);"
+            "print(json.dumps([*sys.modules]))"
+        )
+        done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+        assert {"pandas", "sklearn", "scipy", "joblib", "threadpoolctl"} & {*json.loads(done.stdout)} == set()
 
     def test_batch_error_says_which_customer(self, predictor, customer):
         with pytest.raises(ValueError, match="customer 1: column 'tenure'"):
@@ -293,3 +325,43 @@ class TestChurnPredictor:
         predictor = ChurnPredictor(model.save(tmp_path / "model.safetensors"))
         answer = predictor.predict({"Signed up": "2020-01-08", "paperless?": False, "class": 1})
         assert answer["churn_probability"] == pytest.approx(model.predict_proba(table.iloc[[1]])[0, 1], abs=1e-9)
+
+
+def test_parameter_without_a_formula_is_refused_when_fit_begins(customers):
+    model = ChurnModel("hist_gradient_boosting", categorical_features=[0])
+    with pytest.raises(ValueError, match="hist_gradient_boosting: parameter 'categorical_features' has no formula"):
+        model.fit(*customers)
+
+
+def test_formula_of_an_unknown_type_is_no_churn_model(fitted):
+    strange = fitted.formula_.updated(model_type="oracle")
+    with pytest.raises(ValueError, match="of the type 'oracle', and this churn_mlops knows blend"):
+        ChurnModel.from_formula(strange)
+
+
+def test_formula_that_differs_from_its_estimator_is_refused_in_fit(customers, monkeypatch):
+    monkeypatch.setattr(
+        "sklearn.linear_model.LogisticRegression.predict_proba", lambda self, X: np.full((len(X), 2), 0.5)
+    )
+    with pytest.raises(RuntimeError, match="does not give its probabilities: 600 of 600"):
+        ChurnModel("logistic_regression").fit(*customers)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "params"),
+    [
+        ("logistic_regression", {}),
+        ("hist_gradient_boosting", {"max_iter": 5}),
+        ("lightgbm", {"max_trees": 5}),
+        ("random_forest", {"n_estimators": 2}),
+        ("blend", {"max_iter": 3, "cv": 2}),
+    ],
+)
+def test_model_is_the_same_on_any_number_of_cores(model_type, params, monkeypatch):
+    table = generate_sample_data(20_000)
+    X, y = table[["tenure", "monthly_charges", "contract_type"]], table["churn"]
+    digests = set()
+    for cores in ("1", "2", "3"):
+        monkeypatch.setenv("CHURN_THREADS", cores)
+        digests.add(ChurnModel(model_type, **params).fit(X, y).formula_.digest)
+    assert len(digests) == 1

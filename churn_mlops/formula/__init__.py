@@ -1,4 +1,4 @@
-"""A fitted model as plain numbers: one artefact for predictions, reasons, files and exports; numpy and safetensors suffice."""
+"""A fitted model as plain numbers: one artefact for predictions, reasons, files and exports."""
 
 from .encoding import Column as Column
 from .encoding import Derived as Derived

@@ -97,7 +97,10 @@ def _check_derived(derived: Sequence[Derived], columns: Iterable[Column]) -> Non
     later = {each.name for each in derived}
     require(len(later) == len(derived) <= MOST_COLUMNS, "a derived column is worked out twice, or there are too many")
     for each in derived:
-        require(type(each.name) is str and each.operation in get_args(Operation), f"derived column {each.name!r} has no known operation")
+        require(
+            type(each.name) is str and each.operation in get_args(Operation),
+            f"derived column {each.name!r} has no known operation",
+        )
         texts = type(each.inputs) is tuple and all(type(name) is str for name in each.inputs)
         require(texts and len(each.inputs) in _INPUTS[each.operation], f"derived column {each.name!r} has odd inputs")
         compares = each.operation in ("below", "above")

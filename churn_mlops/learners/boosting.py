@@ -40,7 +40,7 @@ def _log_odds_on_folds(
 
 # %% ../../nbs/learners/boosting.ipynb #65f5844b
 def _make_booster(
-    learning_rate: float, max_iter: int, seed: int, leaves: int, fold: int = 0
+    learning_rate: float, max_iter: int, patience: int, seed: int, leaves: int, fold: int = 0
 ) -> HistGradientBoostingClassifier:
     """Make the unfitted booster of a fold."""
     return HistGradientBoostingClassifier(
@@ -49,8 +49,8 @@ def _make_booster(
         random_state=seed + fold,
         max_iter=max_iter,
         early_stopping=True,
-        n_iter_no_change=15,
-        tol=1e-4,
+        n_iter_no_change=patience,
+        tol=1e-7,
     )
 
 
@@ -60,6 +60,13 @@ def _fit_without_folds(
     """Fit at most 50 trees to all customers."""
     with limit_threads(1):
         return booster.set_params(max_iter=min(50, booster.max_iter), early_stopping=False).fit(X, y)
+
+# %% ../../nbs/learners/boosting.ipynb #e8dbe47b
+def _back_to_best(booster: HistGradientBoostingClassifier) -> HistGradientBoostingClassifier:
+    """Take the trees off a booster that came after its best round on the customers held back."""
+    best = max(1, int(np.argmax(booster.validation_score_)))
+    booster._predictors = booster._predictors[:best]
+    return booster
 
 # %% ../../nbs/learners/boosting.ipynb #6ba2b9b1
 def _race(
@@ -74,7 +81,7 @@ def _race(
     def fit(job: tuple[int, int]) -> HistGradientBoostingClassifier:
         train, rest = folds[job[1]]
         with limit_threads(1, library="openmp"):
-            return make(*job).fit(X[train], y[train], X_val=X[rest], y_val=y[rest])
+            return _back_to_best(make(*job).fit(X[train], y[train], X_val=X[rest], y_val=y[rest]))
 
     def loss(job: tuple[int, int]) -> float:
         rest = folds[job[1]][1]
@@ -97,8 +104,10 @@ class BaggedBoosting(LogOddsClassifier):
         How many leaves a tree may have; the best is chosen on the first two folds.
     learning_rate : float, default 0.08
         How much of its mistake a booster corrects with each tree.
-    max_iter : int, default 500
+    max_iter : int, default 2000
         The most trees that a booster may have.
+    patience : int, default 50
+        After how many trees without improvement on its fold a booster stops and goes back to its best.
     cv : int, default 5
         How many folds, and so how many boosters.
     random_state : int, RandomState or None, default None
@@ -123,18 +132,21 @@ class BaggedBoosting(LogOddsClassifier):
         *,
         max_leaf_nodes: Sequence[int] = (4, 8, 16),
         learning_rate: float = 0.08,
-        max_iter: int = 500,
+        max_iter: int = 2_000,
+        patience: int = 50,
         cv: int = 5,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.max_leaf_nodes = max_leaf_nodes
         self.learning_rate = learning_rate
         self.max_iter = max_iter
+        self.patience = patience
         self.cv = cv
         self.random_state = random_state
 
     def learn(self, X: FloatArray, y: npt.NDArray[np.int_], folds: list[Fold], seed: int) -> FloatArray | None:
-        sizes, make = sorted(self.max_leaf_nodes), partial(_make_booster, self.learning_rate, self.max_iter, seed)
+        sizes = sorted(self.max_leaf_nodes)
+        make = partial(_make_booster, self.learning_rate, self.max_iter, self.patience, seed)
         if folds:
             self.max_leaf_nodes_, self.boosters_ = _race(make, sizes, X, y, folds)
         else:

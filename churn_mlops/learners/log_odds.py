@@ -87,7 +87,8 @@ def two_classes(y: npt.NDArray[Any], who: str) -> tuple[npt.NDArray[Any], npt.ND
     check_classification_targets(y)
     classes, codes = np.unique(y, return_inverse=True)
     if len(classes) < 2:
-        raise ValueError(f"{who} needs two classes, but y holds one class: {classes[0]!r}")
+        held = f"one class: {classes.tolist()[0]!r}" if len(classes) else "no values"
+        raise ValueError(f"{who} needs two classes, but y holds {held}")
     if len(classes) > 2:
         kind = type_of_target(y, input_name="y")
         raise ValueError(f"Only binary classification is supported. The type of the target is {kind}.")

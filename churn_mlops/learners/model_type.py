@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
 from sklearn.base import ClassifierMixin
 
 from ..formula.curves import Curve
 from ..formula.encoding import FloatArray
 from ..formula.formula import Link
-from ..formula.trees import Trees
+from ..formula.many import batch_walk
+from ..formula.trees import Trees, weigh_leaves
 
 # %% ../../nbs/learners/model_type.ipynb #6c3245ed
 @dataclass(frozen=True, eq=False)
@@ -39,6 +41,34 @@ class Terms:
     curves: tuple[Curve, ...] = ()
     trees: tuple[Trees, ...] = ()
     link: Link = "logit"
+
+    def __call__(self, X: FloatArray) -> FloatArray:
+        """Return the sum for customers: the log-odds, or the probability if that is the link.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_customers, n_features)
+            The encoded features.
+
+        Returns
+        -------
+        ndarray of shape (n_customers,)
+        """
+        totals = np.full(len(X), self.intercept)
+        for curve in self.curves:
+            totals += curve(X[:, curve.feature])
+        for trees in self.trees:
+            batch_walk(trees)(np.asarray(X, dtype=trees.dtype, order="F"), totals)
+        return totals
+
+    def __mul__(self, weight: float) -> "Terms":
+        """Return the sum times a weight, term by term."""
+        return Terms(
+            self.intercept * weight,
+            tuple(curve.scaled(weight) for curve in self.curves),
+            tuple(weigh_leaves(trees, weight) for trees in self.trees),
+            self.link,
+        )
 
 # %% ../../nbs/learners/model_type.ipynb #e19a052d
 @dataclass(frozen=True)

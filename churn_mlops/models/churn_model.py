@@ -31,7 +31,7 @@ from ..formula.encoding import FloatArray
 from ..formula.file import ModelFileError, load
 from ..formula.formula import Formula, ModelRecord
 from ..learners.log_odds import two_classes
-from ..learners.registry import MODEL_TYPES, make_estimator
+from ..learners.registry import MODEL_TYPES, make_estimator, refuse_params
 from ..threads import cores_for, limit_threads
 
 # %% ../../nbs/models/churn_model.ipynb #6247fe92
@@ -158,11 +158,12 @@ def check_known(record: ModelRecord) -> None:
         If the model type, or one of its parameters or of the FeatureEngineer's, is not known.
     """
     if record.model_type not in MODEL_TYPES:
-        raise ValueError(f"is of a model type that is not known here: {record.model_type!r}")
+        known = ", ".join(MODEL_TYPES)
+        raise ValueError(f"the model is of the type {record.model_type!r}, and this churn_mlops knows {known}")
     known = MODEL_TYPES[record.model_type].estimator().get_params(deep=False)
     unknown = sorted({*record.params} - {*known}) + sorted({*record.features} - {*FeatureEngineer().get_params()})
     if unknown:
-        raise ValueError(f"names parameters that a {record.model_type} does not have: {', '.join(unknown)}")
+        raise ValueError(f"the model names parameters that a {record.model_type} does not have: {', '.join(unknown)}")
 
 # %% ../../nbs/models/churn_model.ipynb #cfdad7e7
 def restore_engineer(formula: Formula) -> FeatureEngineer:
@@ -271,11 +272,13 @@ class ChurnModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         RuntimeError
             If the formula does not give the estimator's probabilities.
         """
+        refuse_params(self.model_type, self.params)
         labels, codes = _two_labels(y)
         engineer = FeatureEngineer() if self.feature_engineer is None else clone(self.feature_engineer)
         check_consistent_length(X, codes)
         features = np.asarray(engineer.fit_transform(X))
-        with limit_threads(cores_for(len(features))):
+        cores = cores_for(len(features))
+        with limit_threads(cores, library="openmp"), limit_threads(1, library="blas"):  # BLAS adds up in other orders
             estimator = make_estimator(self.model_type, self.params).fit(features, codes)
         formula = write_down(self.model_type, self.params, engineer, estimator, labels, len(codes))
         check_written_down(formula, estimator, engineer.select(X)[:1_000], features[:1_000])
@@ -437,7 +440,7 @@ class ChurnModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         try:
             return cls.from_formula(formula)
         except ValueError as error:
-            raise ModelFileError(f"{path} {error}") from error
+            raise ModelFileError(f"{path}: {error}") from error
 
     @classmethod
     def from_formula(cls, formula: Formula) -> "ChurnModel":

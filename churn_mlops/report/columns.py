@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from sklearn.inspection import permutation_importance
 from sklearn.metrics import roc_auc_score
 
 from ..formula.encoding import FloatArray, read_dates, read_numbers
-from .case import Case, is_gap
+from .case import Case, FittedModel, is_gap
 from .page import Html, gallery, paragraph
 from .pictures import FIRST, INK, one_line, percent_axis, picture
 
@@ -34,18 +35,16 @@ def sample_rows(case: Case, size: int) -> npt.NDArray[np.int64]:
 
 def column_importance(case: Case, repeats: int = 5, size: int = 2_000) -> pd.DataFrame:
     """Return by how much shuffling each raw column lowers the ROC-AUC: mean and spread, highest first."""
-    rows, rng = sample_rows(case, size), np.random.default_rng(0)
     names = [name for name in case.model.formula_.inputs if name in case.X]
-    y, before = case.y[rows], roc_auc_score(case.y[rows], case.proba[rows])
-    copies = case.X.iloc[np.tile(rows, repeats)].reset_index(drop=True)
-    drops = {}
-    for name in names:
-        shuffled = np.concatenate([rng.permutation(rows) for _ in range(repeats)])
-        changed = copies.assign(**{name: case.X[name].iloc[shuffled].reset_index(drop=True)})
-        proba = case.model.predict_proba(changed)[:, 1].reshape(repeats, len(rows))
-        drops[name] = [before - roc_auc_score(y, each) for each in proba]
-    by_column = pd.DataFrame.from_dict(drops, orient="index")
-    found = pd.DataFrame({"drop": by_column.mean(axis=1), "spread": by_column.std(axis=1)})
+    rows = sample_rows(case, size)
+
+    def auc(model: FittedModel, X: pd.DataFrame, y: npt.NDArray[np.int64]) -> float:
+        return float(roc_auc_score(y, model.predict_proba(X)[:, 1]))
+
+    X = case.X[names].iloc[rows]
+    shuffled = permutation_importance(case.model, X, case.y[rows], scoring=auc, n_repeats=repeats, random_state=0)
+    drops = pd.DataFrame(shuffled.importances, index=names)
+    found = pd.DataFrame({"drop": drops.mean(axis=1), "spread": drops.std(axis=1)})
     return found.sort_values("drop", ascending=False, kind="stable")
 
 # %% ../../nbs/report/columns.ipynb #6a4cd54f
