@@ -22,7 +22,7 @@ export CHURN_TELCO_CSV ?= $(abspath $(wildcard ../shared/data/telco.csv))
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help train test browser docs docs-serve fresh readme lab serve bench export build clean
+.PHONY: help train test proof browser docs docs-serve fresh readme lab serve bench export build clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -33,6 +33,9 @@ train: $(VENV)/.with-base  ## train on sample data, or on DATA=file.csv TARGET=c
 
 test: $(VENV)/.with-dev  ## run everything: notebooks, tests, ruff, mypy, layers, hygiene, packaging, site
 	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+
+proof: $(VENV)/.with-dev  ## run what takes minutes: 5,000 altered model files
+	@$(BIN)/python -m pytest -m proof $(ARGS)
 
 browser: $(VENV)/.with-dev  ## use the site, the server and JupyterLab in a browser, all chapters included
 	@CHAPTERS=all $(BIN)/python -m pytest tests/browser $(ARGS)

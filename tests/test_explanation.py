@@ -4,20 +4,20 @@ from math import comb
 import numpy as np
 import pandas as pd
 import pytest
-from churn_mlops.evaluation.shapley import average_value, shapley_values
-from churn_mlops.learners.trees import boosting_trees, forest_trees
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.exceptions import NotFittedError
 
 from churn_mlops.data import generate_sample_data
 from churn_mlops.evaluation.explanation import (
     Explanation,
-    FeatureMap,
-    explain_log_odds,
     global_importance,
     partial_dependence_table,
 )
 from churn_mlops.features import FeatureEngineer
+from churn_mlops.formula.reasons import shapley_values
+from churn_mlops.formula.trees import average_value, cut_trees
+from churn_mlops.learners.boosting import boosters_formula
+from churn_mlops.learners.forest import forest_formula
 from churn_mlops.learners.registry import MODEL_TYPES
 from churn_mlops.models import ChurnModel, ChurnPredictor
 
@@ -133,20 +133,26 @@ class TestLimits:
         model = ChurnModel("random_forest", n_estimators=5).fit(*customers)
         engineer, few = model.feature_engineer_, customers[0].head(20)
         features = engineer.transform(few).astype(np.float32)
-        values = shapley_values(forest_trees(model.estimator_), features, FeatureMap.of(engineer).column_of)
+        players = np.repeat(np.arange(len(engineer.columns_)), [c.n_features for c in engineer.columns_.values()])
+        values = shapley_values(forest_formula(model.estimator_, None).trees[0], features, players)
         factors = model.explain(few).contributions.to_numpy() / np.where(values == 0, np.nan, values)
         np.testing.assert_allclose(np.nanmin(factors, axis=1), np.nanmax(factors, axis=1), rtol=1e-9)
 
 
 def expectation(tree, row, known, players, node=0):
     """Predict with some players known, the others averaged over the training customers: the definition."""
-    if tree.left[node] < 0:
+    if not tree.right[node]:
         return tree.value[node]
-    ways = (tree.left[node], tree.right[node])
+    ways = (node + 1, node + tree.right[node])
     if players[tree.feature[node]] in known:
         return expectation(tree, row, known, players, ways[int(row[tree.feature[node]] > tree.threshold[node])])
     shares = [tree.cover[way] / tree.cover[node] for way in ways]
     return sum(share * expectation(tree, row, known, players, way) for share, way in zip(shares, ways, strict=True))
+
+
+def single_trees(trees):
+    """Cut trees into single ones."""
+    return [cut_trees(trees, i, i + 1) for i in range(len(trees))]
 
 
 def by_definition(trees, row, players):
@@ -159,7 +165,7 @@ def by_definition(trees, row, players):
             for subset in combinations(others, size):
                 gains = (
                     expectation(tree, row, {*subset, player}, players) - expectation(tree, row, set(subset), players)
-                    for tree in trees
+                    for tree in single_trees(trees)
                 )
                 values[player] += sum(gains) / (n * comb(n - 1, size))
     return values
@@ -172,9 +178,9 @@ def test_shapley_values_follow_the_definition(kind, players):
     X = rng.normal(size=(200, 6)).astype(np.float32)
     y = (X[:, 0] * X[:, 2] + X[:, 4] + rng.normal(size=200) > 0).astype(int)
     if kind == "forest":
-        trees = forest_trees(RandomForestClassifier(4, random_state=0).fit(X, y))
+        trees = forest_formula(RandomForestClassifier(4, random_state=0).fit(X, y), None).trees[0]
     else:
-        trees = boosting_trees(HistGradientBoostingClassifier(max_iter=4, min_samples_leaf=2).fit(X, y))
+        trees = boosters_formula([HistGradientBoostingClassifier(max_iter=4, min_samples_leaf=2).fit(X, y)]).trees[0]
     players = np.array(players)
     values = shapley_values(trees, X[:2], players)
     np.testing.assert_allclose(values, [by_definition(trees, row, players) for row in X[:2]], atol=1e-12)
@@ -182,15 +188,15 @@ def test_shapley_values_follow_the_definition(kind, players):
 
 def test_average_value_is_the_prediction_with_nothing_known():
     X, y = np.random.default_rng(2).normal(size=(100, 3)), np.arange(100) % 2
-    trees = forest_trees(RandomForestClassifier(3, random_state=0).fit(X, y))
-    assert average_value(trees) == pytest.approx(sum(expectation(t, X[0], set(), np.arange(3)) for t in trees))
+    trees = forest_formula(RandomForestClassifier(3, random_state=0).fit(X, y), None).trees[0]
+    nothing = sum(expectation(tree, X[0], set(), np.arange(3)) for tree in single_trees(trees))
+    assert average_value(trees) == pytest.approx(nothing)
 
 
 def test_trees_that_split_by_category_are_refused():
-    X = np.random.default_rng(3).integers(0, 4, size=(300, 1))
-    model = HistGradientBoostingClassifier(categorical_features=[0]).fit(X, X[:, 0] % 2)
-    with pytest.raises(ValueError, match="splits by category"):
-        boosting_trees(model)
+    X = pd.DataFrame({"a": np.random.default_rng(3).integers(0, 4, 300)})
+    with pytest.raises(ValueError, match=r"categorical_features.*split by category"):
+        ChurnModel("hist_gradient_boosting", categorical_features=[0]).fit(X, X["a"] % 2)
 
 
 class TestReasons:
@@ -225,25 +231,20 @@ class TestReasons:
         predictor = ChurnPredictor(
             ChurnModel("logistic_regression").fit(X, customers[1]).save(tmp_path / "m.safetensors")
         )
-        customer = {**predictor.schema.example, "tenure": 2.0, "contract_type": "Month-to-month", "city": None}
+        customer = {**predictor.formula.example, "tenure": 2.0, "contract_type": "Month-to-month", "city": None}
         reasons = predictor.explain(customer, top=20)
         assert len(reasons) == X.shape[1]
         assert any(reason.startswith("tenure 2: +") for reason in reasons)
         assert len(predictor.explain(customer)) == 3
-        with pytest.raises(ValueError, match="customer 0: column 'tenure' is missing"):
+        with pytest.raises(ValueError, match="column 'tenure' is missing"):
             predictor.explain({name: value for name, value in customer.items() if name != "tenure"})
 
 
-def test_the_averages_of_encoders_are_the_means_of_their_features(customers):
+def test_the_averages_of_columns_are_the_means_of_their_features(customers):
     engineer = FeatureEngineer(derive=True, max_categories=5).fit(customers[0])
     means = engineer.transform(customers[0]).mean(axis=0)
-    np.testing.assert_allclose(FeatureMap.of(engineer).averages, means, atol=1e-12)
-
-
-def test_an_estimator_without_a_rule_is_refused(customers):
-    engineer = FeatureEngineer().fit(customers[0])
-    with pytest.raises(TypeError, match="no rule that explains a object"):
-        explain_log_odds(engineer, object(), customers[0])
+    averages = [average for column in engineer.columns_.values() for average in column.averages]
+    np.testing.assert_allclose(averages, means, atol=1e-12)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@ import pickle
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -182,19 +183,22 @@ class TestChurnModel:
         with pytest.raises(ValueError, match=message):
             ChurnModel().fit(customers[0], labels)
 
-    @pytest.mark.parametrize("change", [{"model_type": "logistic_regression"}, {"n_rows": None}, {"classes": "no"}])
-    def test_load_refuses_a_file_whose_description_does_not_fit(self, fitted, tmp_path, monkeypatch, change):
-        from churn_mlops.models import churn_model
-
-        truth = churn_model._manifest(fitted)
-        if change == {"n_rows": None}:
-            changed = {name: value for name, value in truth.items() if name != "n_rows"}
-        else:
-            changed = truth | change
-        monkeypatch.setattr(churn_model, "_manifest", lambda model: changed)
-        path = fitted.save(tmp_path / "model.safetensors")
+    @pytest.mark.parametrize(
+        "change", [{"model_type": "logistic_regression"}, {"model_type": "xgb"}, {"params": {"fit": 1}}, {"n_rows": -1}]
+    )
+    def test_load_refuses_a_file_whose_record_does_not_fit(self, fitted, tmp_path, change):
+        formula = replace(fitted.formula_, record=replace(fitted.formula_.record, **change))
+        path = formula.save(tmp_path / "model.safetensors")
         with pytest.raises(ModelFileError, match=re.escape(str(path))):
             ChurnModel.load(path)
+
+    def test_after_load_the_formula_stands_for_the_estimator(self, fitted, customers, tmp_path):
+        again = ChurnModel.load(fitted.save(tmp_path / "model.safetensors"))
+        assert again.model is again.formula_
+        with pytest.raises(AttributeError, match="n_iter_ is known only in the process that fitted"):
+            again.n_iter_  # noqa: B018
+        refitted = clone(again).fit(*customers)
+        np.testing.assert_array_equal(refitted.predict_proba(customers[0]), fitted.predict_proba(customers[0]))
 
 
 def test_train_model_returns_the_model_and_its_metrics(customers):

@@ -127,7 +127,7 @@ _BLANK = r"[\t-\r\x{1C}-\x{1F}\x{85}\p{Z}]*"
 
 
 def _category(graph: _Graph, values: str, column: Column) -> list[str]:
-    """Encode text as `read_categories` and `category_features` do."""
+    """Encode text as `read_categories` and `category_places` do."""
     n_known = len(column.categories)
     position = graph(
         "LabelEncoder",
@@ -161,6 +161,11 @@ def _date(graph: _Graph, days: str, column: Column) -> list[str]:
     return [*_number(graph, days, column), graph("Div", known, 12.0)]
 
 # %% ../../nbs/export/onnx.ipynb #37f43ab6
+def _finite(graph: _Graph, values: str) -> str:
+    """Take infinity for a gap, as `derive_columns` does."""
+    return graph("Where", graph("IsInf", values), np.nan, values)
+
+
 def _derived(graph: _Graph, derived: Derived, inputs: Sequence[str]) -> str:
     """Work out a derived column as `Derived` does."""
     if derived.operation == "logarithm":
@@ -180,7 +185,7 @@ def _features(graph: _Graph, formula: Formula) -> str:
     encode: dict[str, Any] = {"numeric": _number, "boolean": _number, "categorical": _category, "date": _date}
     columns = {column.name: graph("Unsqueeze", column.name, np.array([1])) for column in _inputs(formula)}
     for each in formula.derived:
-        columns[each.name] = _derived(graph, each, [columns[name] for name in each.inputs])
+        columns[each.name] = _derived(graph, each, [_finite(graph, columns[name]) for name in each.inputs])
     blocks = [each for c in formula.columns for each in encode[c.kind](graph, columns[c.name], c)]
     return graph("Concat", *blocks, axis=1)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FloatArray', 'IntArray', 'Kind', 'FURTHEST', 'Operation', 'is_gap', 'number_of', 'boolean_of', 'date_of',
            'days_and_month', 'Column', 'read_numbers', 'read_dates', 'CategoryCodes', 'read_categories',
-           'scale_numbers', 'category_features', 'encode_column', 'Derived', 'derive_columns', 'column_names',
+           'scale_numbers', 'category_places', 'encode_column', 'Derived', 'derive_columns', 'column_names',
            'require_columns']
 
 # %% ../../nbs/formula/encoding.ipynb #83cbb60f
@@ -426,8 +426,8 @@ def scale_numbers(column: Column, numbers: FloatArray) -> tuple[FloatArray, npt.
     return np.clip(scaled, -FURTHEST, FURTHEST, out=scaled), missing
 
 
-def category_features(column: Column) -> FloatArray:
-    """Return the 0/1 features of each category by its number, see `CategoryCodes`.
+def category_places(column: Column) -> IntArray:
+    """Return which of its features each category sets to 1, by the number of the category, see `CategoryCodes`.
 
     Parameters
     ----------
@@ -436,14 +436,13 @@ def category_features(column: Column) -> FloatArray:
 
     Returns
     -------
-    ndarray of shape (n_categories + 2, n_features)
+    ndarray of int32 of shape (n_categories + 2,)
+        The position of the feature, counted from 0; -1 where all of them are 0.
     """
-    n_known, n_features = len(column.categories), column.n_features
-    table = np.zeros((n_known + 2, n_features))
-    table[range(n_known), range(n_known)] = 1.0
-    table[n_known, n_features - 1] = float(column.marks_missing)
-    table[n_known + 1, n_known : n_known + column.marks_infrequent] = 1.0
-    return table
+    n_known = len(column.categories)
+    gap = column.n_features - 1 if column.marks_missing else -1
+    unseen = n_known if column.marks_infrequent else -1
+    return np.array([*range(n_known), gap, unseen], dtype=np.int32)
 
 # %% ../../nbs/formula/encoding.ipynb #e5a696a1
 def encode_column(column: Column, raw: Any, features: FloatArray) -> None:
@@ -464,7 +463,9 @@ def encode_column(column: Column, raw: Any, features: FloatArray) -> None:
         If a value is of another kind; the message names the column and the first such row.
     """
     if column.kind == "categorical":
-        np.take(category_features(column), read_categories(column, raw), axis=0, out=features)
+        place = category_places(column).take(read_categories(column, raw))
+        for i in range(column.n_features):
+            np.equal(place, i, out=features[:, i])
         return
     if column.kind == "date":
         numbers, features[:, -1] = read_dates(column, raw)
@@ -515,10 +516,11 @@ class Derived:
     constant: float | None = None
 
     def __call__(self, *inputs: FloatArray) -> FloatArray:
-        """Work the column out from arrays of shape (n_customers,) with NaN for gaps."""
+        """Work the column out from arrays of shape (n_customers,) with NaN for gaps; what is too large is a gap."""
         constant = () if self.constant is None else (self.constant,)
         with np.errstate(over="ignore", invalid="ignore"):
-            return np.asarray(_OPERATIONS[self.operation](*inputs, *constant), dtype=np.float64)
+            result = np.asarray(_OPERATIONS[self.operation](*inputs, *constant), dtype=np.float64)
+        return np.where(np.isinf(result), math.nan, result)
 
 # %% ../../nbs/formula/encoding.ipynb #06076c9b
 def derive_columns(derived: Sequence[Derived], columns: Mapping[str, Any] | Any) -> dict[str, FloatArray]:
@@ -545,7 +547,8 @@ def derive_columns(derived: Sequence[Derived], columns: Mapping[str, Any] | Any)
     def numbers(name: str) -> FloatArray:
         if name in known:
             return known[name]
-        return read_numbers(Column(name, "numeric", 0, 0.0, ()), columns[name])
+        given = read_numbers(Column(name, "numeric", 0, 0.0, ()), columns[name])
+        return np.where(np.isinf(given), math.nan, given) if np.isinf(given).any() else given
 
     for each in derived:
         known[each.name] = each(*map(numbers, each.inputs))

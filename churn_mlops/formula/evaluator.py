@@ -89,7 +89,7 @@ def choose_engine(trees: Sequence[Trees], engine: Engine | None = None) -> tuple
         return [], Compiled("numpy", f"numba cannot be used: {type(error).__name__}: {error}")
 
 # %% ../../nbs/formula/evaluator.ipynb #d7f27a3d
-_BLOCK = 8_192
+_BLOCK, _MOST_NUMBERS = 8_192, 10_000_000  # customers, and features of a block: 80 MB
 
 
 def _one_walk(trees: Trees, compiled: ManyWalk | None) -> Walk:
@@ -199,7 +199,8 @@ class Evaluator:
         """Return the probability of churn of many customers; see `Formula.probabilities`."""
         blocks, n_rows = self._read(columns)
         result = np.empty(n_rows)
-        slices = [slice(start, min(start + _BLOCK, n_rows)) for start in range(0, n_rows, _BLOCK)]
+        size = max(64, min(_BLOCK, _MOST_NUMBERS // max(1, len(self._empty))))
+        slices = [slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
         walks = self._many
 
         def work(rows: slice) -> None:
@@ -237,7 +238,7 @@ class Evaluator:
         """Return the probabilities of a block of customers."""
         n_rows = rows.stop - rows.start
         features = np.empty((n_rows, len(self._empty)), order="F") if walks else None
-        total = np.full(n_rows, self._formula.intercept)
+        total = np.full(n_rows, self._formula.intercept, dtype=np.float64)
         for block in blocks:
             share = block(rows, features)
             if share is not None:

@@ -166,6 +166,8 @@ def _take(arrays: Arrays, name: str) -> npt.NDArray[Any]:
 def _curves(arrays: Arrays) -> tuple[Curve, ...]:
     """Make the curves of a formula."""
     columns = [_take(arrays, f"curves.{name}") for name in _CURVE_ARRAYS]
+    kinds = zip(columns, _CURVE_ARRAYS.values(), strict=True)
+    require(all(column.dtype == kind for column, kind in kinds), "curves do not fit")
     n_pieces, starts = _take(arrays, "curves.n_pieces"), _take(arrays, "curves.starts")
     coefficients = _take(arrays, "curves.coefficients")
     sizes = (
@@ -208,6 +210,8 @@ def _from_parts(arrays: Arrays, content: Mapping[str, Any]) -> Formula:
         record=_build(ModelRecord, content["record"], "the record"),
     )
     check_formula(formula)
+    same = _to_arrays(formula).keys() == arrays.keys() and _canonical(_to_json(formula)) == _canonical(content)
+    require(same, "it holds more than a formula")
     return formula
 
 # %% ../../nbs/formula/file.ipynb #2db7698c

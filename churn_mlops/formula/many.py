@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .encoding import Column, FloatArray, category_features
+from .encoding import Column, FloatArray, category_places
 from .one import Shares, children_of, depth_of
 from .trees import Trees, cut_trees
 
@@ -112,15 +112,16 @@ def _number_block(column: Column, raw: Any, at: int, shares: Shares) -> Block:
 
 def _category_block(column: Column, raw: Any, at: int, shares: Shares) -> Block:
     """Return what works out a block of categories."""
-    codes, table = read_categories(column, raw), category_features(column).T.copy()
+    codes, places = read_categories(column, raw), category_places(column)
     parts = np.array(shares.of_categories(column, at))
     adds = bool(parts.any())
 
     def block(rows: slice, features: FloatArray | None) -> FloatArray | None:
         here = codes[rows]
         if features is not None:
-            for place, values in enumerate(table, at):
-                features[:, place] = values.take(here)
+            place = places.take(here)
+            for i in range(column.n_features):
+                np.equal(place, i, out=features[:, at + i])
         return parts.take(here) if adds else None
 
     return block

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .curves import Curve, compile_curve
-from .encoding import FURTHEST, CategoryCodes, Column, FloatArray, boolean_of, category_features
+from .encoding import FURTHEST, CategoryCodes, Column, FloatArray, boolean_of, category_places
 from .trees import Trees
 
 # %% ../../nbs/formula/one.ipynb #56009a9d
@@ -48,8 +48,9 @@ class Shares:
 
     def of_categories(self, column: Column, at: int) -> list[float]:
         """Return the share of each category by its number, see `CategoryCodes`."""
-        rows = category_features(column).tolist()
-        return [sum((self.of(at + i, x) for i, x in enumerate(row)), 0.0) for row in rows]
+        absent = [self.of(at + i, 0.0) for i in range(column.n_features)]
+        change = [self.of(at + i, 1.0) - absent[i] for i in range(column.n_features)]
+        return [sum(absent) + (change[place] if place >= 0 else 0.0) for place in category_places(column).tolist()]
 
 # %% ../../nbs/formula/one.ipynb #dfeeb034
 def _write_number(column: Column, at: int, shares: Shares) -> Writer:
@@ -81,7 +82,7 @@ def _write_number(column: Column, at: int, shares: Shares) -> Writer:
 def _write_category(column: Column, at: int, shares: Shares) -> Writer:
     """Return what writes a category to the positions from ``at`` on."""
     codes, parts = CategoryCodes(column), shares.of_categories(column, at)
-    places = [at + row.index(1.0) if 1.0 in row else -1 for row in category_features(column).tolist()]
+    places = [at + place if place >= 0 else -1 for place in category_places(column).tolist()]
     entries = list(zip(places, parts, strict=True))
     known = {value: entries[code] for value, code in codes.items()}
 

@@ -115,6 +115,7 @@ def _sum_of_leaves(paths: _Paths, products: FloatArray) -> FloatArray:
 
 # %% ../../nbs/formula/reasons.ipynb #d7703d2f
 _SIDE_BY_SIDE = 100  # customers; a level of a tree with as many still fits into a processor's cache
+_MOST_NUMBERS = 10_000_000  # in an array, for trees of great depth or size: 80 MB
 
 
 def _batch_values(trees: Trees, features: FloatArray, players: IntArray, values: FloatArray) -> None:
@@ -127,8 +128,9 @@ def _batch_values(trees: Trees, features: FloatArray, players: IntArray, values:
     factors = [way[:, :, None] for way in ways]
     weighted = np.stack([weights / (1 - t) / present, weights / (1 - t) / present[before]], axis=1)
     whose = np.equal.outer(np.arange(values.shape[1]), paths.player).astype(np.float64)
-    for start in range(0, len(features), _SIDE_BY_SIDE):
-        rows = slice(start, start + _SIDE_BY_SIDE)
+    step = max(1, min(_SIDE_BY_SIDE, _MOST_NUMBERS // (len(share) * len(t))))
+    for start in range(0, len(features), step):
+        rows = slice(start, start + step)
         on_way = _follow(paths, features[rows])
         sums = weighted @ _sum_of_leaves(paths, _products(paths, factors, on_way))
         values[rows] += (whose @ (sums[:, 0] * on_way - sums[:, 1] * on_way[before])).T

@@ -7,14 +7,14 @@ __all__ = ['MOST_COLUMNS', 'MOST_FEATURES', 'MOST_NODES', 'MOST_DEPTH', 'require
 
 # %% ../../nbs/formula/soundness.ipynb #ee121883
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from .curves import Curve
-from .encoding import Column, Derived, FloatArray, Kind, Operation
+from .encoding import FURTHEST, Column, Derived, FloatArray, Kind, Operation
 from .trees import Trees
 
 # %% ../../nbs/formula/soundness.ipynb #db7e4c8d
@@ -45,7 +45,13 @@ def require(sound: Any, problem: str) -> None:
 # %% ../../nbs/formula/soundness.ipynb #cafa4574
 def _is_number(value: Any, least: float = -1e300, most: float = 1e300) -> bool:
     """Tell whether a value is a plain, finite number in a range."""
-    return type(value) in (int, float) and math.isfinite(value) and least <= value <= most
+    plain = type(value) is float or (type(value) is int and abs(value) < 2**63)
+    return plain and math.isfinite(value) and least <= value <= most
+
+
+def _is_count(value: Any) -> bool:
+    """Tell whether a value is a plain whole number from 0 on that fits into 64 bits."""
+    return type(value) is int and 0 <= value < 2**63
 
 
 def _check_column(column: Column) -> None:
@@ -55,9 +61,10 @@ def _check_column(column: Column) -> None:
     flags = (column.marks_missing, column.marks_infrequent, column.from_text)
     require(all(type(flag) is bool for flag in flags), f"column {name} has a mark that is not true or false")
     numbers = (column.mean, column.median, column.minimum, column.maximum)
-    require(all(map(_is_number, numbers)), f"column {name} has a number out of range")
+    most = 1e9 if column.kind == "date" else 1e300  # days
+    require(all(_is_number(number, -most, most) for number in numbers), f"column {name} has a number out of range")
     require(_is_number(column.scale, least=1e-300), f"column {name} has a scale that is not above 0")
-    require(type(column.n_values) is int and column.n_values >= 0, f"column {name} does not tell its number of values")
+    require(_is_count(column.n_values), f"column {name} does not tell its number of values")
     texts = type(column.categories) is tuple and all(type(value) is str for value in column.categories)
     require(texts and len(set(column.categories)) == len(column.categories), f"column {name} has odd categories")
     require(
@@ -84,13 +91,16 @@ def _check_example(column: Column) -> None:
 _INPUTS = {"ratio": (2, 3), "difference": (2,), "product": (2,), "logarithm": (1,), "below": (1,), "above": (1,)}
 
 
-def _check_derived(derived: Iterable[Derived], columns: Iterable[Column]) -> None:
+def _check_derived(derived: Sequence[Derived], columns: Iterable[Column]) -> None:
     """Check how columns are worked out: from inputs that are there before, in a number that fits."""
     kinds = {column.name: column.kind for column in columns}
     later = {each.name for each in derived}
-    require(len(later) == len(list(derived)), "a derived column is worked out twice")
+    require(len(later) == len(derived) <= MOST_COLUMNS, "a derived column is worked out twice, or there are too many")
     for each in derived:
-        require(each.operation in get_args(Operation), f"derived column {each.name!r} has no known operation")
+        require(
+            type(each.name) is str and each.operation in get_args(Operation),
+            f"derived column {each.name!r} has no known operation",
+        )
         texts = type(each.inputs) is tuple and all(type(name) is str for name in each.inputs)
         require(texts and len(each.inputs) in _INPUTS[each.operation], f"derived column {each.name!r} has odd inputs")
         compares = each.operation in ("below", "above")
@@ -158,6 +168,8 @@ def _check_order(trees: Trees, n_nodes: int) -> None:
         if not len(start):
             return
         require(((right > 1) & (start + right < end)).all(), "a tree has a child outside of its nodes")
+        below = trees.cover[start + 1] + trees.cover[start + right]
+        require((below <= 1.001 * trees.cover[start]).all(), "more customers leave a node of a tree than come to it")
         start, end = np.concatenate([start + 1, start + right]), np.concatenate([start + right, end])
     raise ValueError(f"a tree is deeper than {MOST_DEPTH:,} steps")
 
@@ -180,7 +192,7 @@ def check_curve(curve: Curve, n_features: int) -> None:
         type(curve.feature) is int and 0 <= curve.feature < n_features, "a curve is of a feature that does not exist"
     )
     ends = (curve.minimum, curve.maximum, curve.log_unit)
-    require(all(_is_number(end, -1e100, 1e100) for end in ends), "a curve has an end out of range")
+    require(all(_is_number(end, -FURTHEST, FURTHEST) for end in ends), "a curve has an end out of range")
     require(curve.minimum <= curve.maximum and curve.log_unit >= 0, "a curve has its ends out of order")
     require(curve.log_unit == 0 or curve.log_unit > 1e-100, "a curve has a unit out of range")
     n_pieces = curve.starts.size if isinstance(curve.starts, np.ndarray) else 0
@@ -188,7 +200,7 @@ def check_curve(curve: Curve, n_features: int) -> None:
     _check_array(curve.starts, float, (n_pieces,), "the starts of a curve")
     _check_array(curve.coefficients, float, (4, n_pieces), "the coefficients of a curve")
     require((np.diff(curve.starts) >= 0).all(), "the pieces of a curve are out of order")
-    within = (np.abs(curve.coefficients) <= 1e100).all() and (np.abs(curve.starts) <= 1e100).all()
+    within = (np.abs(curve.coefficients) <= 1e100).all() and (np.abs(curve.starts) <= FURTHEST).all()
     require(within, "a curve holds a number out of range")
 
 # %% ../../nbs/formula/soundness.ipynb #022e0564
@@ -202,8 +214,10 @@ def _check_record(record: "ModelRecord") -> None:
         *record.versions.values(),
     )
     require(all(type(text) is str for text in texts), "the record of the model has an odd text")
-    require(len(record.raw_columns) <= MOST_COLUMNS * 10, "the record of the model names too many columns")
-    require(type(record.n_rows) is int and type(record.has_names) is bool, "the record of the model has an odd number")
+    names = record.raw_columns
+    require(len(names) <= MOST_COLUMNS * 10, "the record of the model names too many columns")
+    require(len(set(names)) == len(names), "the record of the model names a column twice")
+    require(_is_count(record.n_rows) and type(record.has_names) is bool, "the record of the model has an odd number")
     require(all(map(_is_number, record.metrics.values())), "the record of the model has an odd metric")
 
 
@@ -240,12 +254,15 @@ def check_formula(formula: "Formula") -> None:
     _check_labels(formula.labels)
     _check_range(formula)
     _check_record(formula.record)
+    seen = formula.record.raw_columns
+    require(not seen or set(formula.inputs) <= set(seen), "the model needs a column that training did not see")
 
 
 def _check_labels(labels: Any) -> None:
     """Check that there are two different labels."""
-    plain = type(labels) is tuple and all(type(label) in (bool, int, float, str) for label in labels)
-    require(plain and len(labels) == 2 and labels[0] != labels[1], "the model has not two different labels")
+    two = type(labels) is tuple and len(labels) == 2 and type(labels[0]) is type(labels[1])
+    plain = two and (type(labels[0]) in (bool, str) or all(_is_number(label, -(2.0**63), 2.0**63) for label in labels))
+    require(plain and labels[0] != labels[1], "the model has not two different labels")
 
 
 def _check_range(formula: "Formula") -> None:
