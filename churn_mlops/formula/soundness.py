@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from .formula import Formula, ModelRecord
 
 # %% ../../nbs/formula/soundness.ipynb #9bf3fbd8
-MOST_COLUMNS, MOST_FEATURES, MOST_NODES, MOST_DEPTH = 10_000, 100_000, 50_000_000, 1_000
+MOST_COLUMNS = 10_000
+MOST_FEATURES = 100_000
+MOST_NODES = 50_000_000
+MOST_DEPTH = 1_000
 
 
 def require(sound: Any, problem: str) -> None:
