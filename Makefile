@@ -61,6 +61,7 @@ bench: $(BENCH)/.made  ## compare accuracy and speed with other models: ARGS="fi
 	@$(BENCH)/bin/python benchmarks/accuracy.py $(or $(ARGS),--json benchmarks/results/accuracy.json)
 	@$(BENCH)/bin/python benchmarks/prediction.py $(or $(ARGS),--json benchmarks/results/prediction.json)
 	@$(BENCH)/bin/python benchmarks/servers.py $(or $(ARGS),--json benchmarks/results/servers.json)
+	@$(BENCH)/bin/python benchmarks/start.py $(or $(ARGS),--json benchmarks/results/start.json)
 
 export: $(VENV)/.with-docs  ## write churn_mlops/ from the notebooks, and clean them
 	@$(BIN)/nbdev-export && $(JUPYTER_ENV) $(BIN)/nbdev-clean

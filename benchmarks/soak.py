@@ -22,7 +22,8 @@ from pathlib import Path
 import httpx
 
 from churn_mlops.data import generate_sample_data
-from churn_mlops.models import ChurnModel, ChurnPredictor
+from churn_mlops.formula import load
+from churn_mlops.models import ChurnModel
 
 
 def memory(pid: int) -> float:
@@ -66,7 +67,7 @@ def soak(path: Path, seconds: float, connections: int) -> bool:
     try:
         first = next(line for line in process.stderr if line.startswith("churn-serve:"))
         threading.Thread(target=lambda: [None for _ in process.stderr], daemon=True).start()  # keep the pipe empty
-        url, customer = re.search(r"http://\S+", first)[0], ChurnPredictor(path).schema.example
+        url, customer = re.search(r"http://\S+", first)[0], load(path).example
         load(url, customer, min(10, seconds / 4), connections)  # caches fill and threads start
         before, ended = memory(process.pid), threading.Event()
         exchanger = threading.Thread(target=exchange, args=(path, process, ended))

@@ -265,6 +265,10 @@ class ServingSettings(_Section):
         default=False,
         description="Take up a new model whenever the model file changes, without a restart. true or false.",
     )
+    allow_new_columns: bool = Field(
+        default=False,
+        description="Take up a new model also where it asks for other columns than the one before. true or false.",
+    )
     max_batch_rows: int = Field(
         default=10_000, ge=1, description="The most customers in one request. A whole number, at least 1."
     )

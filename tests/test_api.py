@@ -1,5 +1,6 @@
 """The HTTP service: what it answers, what it refuses, and that nothing from outside brings it down."""
 
+import importlib
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import churn_mlops
+from churn_mlops.formula import load
 from churn_mlops.models import ChurnModel, ChurnPredictor
 from churn_mlops.serving.app import app, create_app
 from churn_mlops.serving.command import main
@@ -71,7 +73,7 @@ def fitted(model_type: str, labels: tuple[Any, Any] = (0, 1), **params: Any) -> 
     customers = table()
     y = np.where(customers["tenure"] < 24, labels[1], labels[0])
     model = ChurnModel(model_type, **params).fit(customers, y)
-    model.formula_.record.metrics = model.evaluate(customers, y)
+    model.formula_ = model.formula_.updated(metrics=model.evaluate(customers, y))
     return model
 
 
@@ -126,13 +128,14 @@ def test_health_needs_no_model(no_model: TestClient) -> None:
 def test_predict_answers_what_the_predictor_answers(client: TestClient, path: Path) -> None:
     answer = client.post("/predict", json=CUSTOMER)
     assert answer.status_code == 200
-    assert answer.json() == ChurnPredictor(path).predict(CUSTOMER)
+    assert answer.json() == {**ChurnPredictor(path).predict(CUSTOMER), "notes": []}
 
 
 def test_a_batch_is_answered_in_its_order(client: TestClient, path: Path) -> None:
     customers = [{**CUSTOMER, "tenure": tenure} for tenure in (70, 1, 35)]
     answer = client.post("/predict/batch", json={"customers": customers}).json()
-    assert answer == {"predictions": ChurnPredictor(path).predict_batch(customers), "total_customers": 3}
+    expected = ChurnPredictor(path).predict_batch(customers)
+    assert answer == {"predictions": expected, "total_customers": 3, "notes": []}
 
 
 def test_model_info_describes_the_model(client: TestClient, path: Path) -> None:
@@ -146,18 +149,18 @@ def test_model_info_describes_the_model(client: TestClient, path: Path) -> None:
         "columns": KINDS,
         "threshold": 0.5,
         "digest": model.formula_.digest,
-        "metrics": model.formula_.record.metrics,
+        "metrics": dict(model.formula_.record.metrics),
         "trained_at": model.formula_.record.trained_at,
         "n_rows": 300,
-        "environment": model.formula_.record.versions,
+        "environment": dict(model.formula_.record.versions),
         "version": churn_mlops.__version__,
     }
     assert {"python", "churn_mlops", "scikit-learn"} <= info["environment"].keys()
 
 
 def test_model_info_tells_the_version_that_wrote_the_model_from_that_of_the_server(path: Path, tmp_path: Path) -> None:
-    with patch("churn_mlops.models.persistence.__version__", "0.0.9"):
-        older = ChurnModel.load(path).save(tmp_path / "older.safetensors")
+    formula = load(path)
+    older = formula.updated(versions={**formula.record.versions, "churn_mlops": "0.0.9"}).save(tmp_path / "older")
     info = TestClient(create_app(older)).get("/model/info").json()
     assert (info["environment"]["churn_mlops"], info["version"]) == ("0.0.9", churn_mlops.__version__)
 
@@ -190,7 +193,8 @@ def test_keys_that_the_model_does_not_know_change_nothing(client: TestClient) ->
     plain = client.post("/predict", json=CUSTOMER).json()
     assert client.post("/predict", json={**CUSTOMER, "colour": ["green"]}).json() == plain
     batch = {"customers": [{**CUSTOMER, "colour": {}}], "sent_by": "crm"}
-    assert client.post("/predict/batch", json=batch).json()["predictions"] == [plain]
+    (of_batch,) = client.post("/predict/batch", json=batch).json()["predictions"]
+    assert {**of_batch, "notes": []} == plain
 
 
 def test_the_content_type_does_not_matter_when_the_body_is_json(client: TestClient) -> None:
@@ -292,7 +296,7 @@ def test_extreme_values_are_answered_or_refused(
 
 
 def test_what_the_algorithm_cannot_take_is_refused_in_its_words(client: TestClient) -> None:
-    with patch.object(ChurnPredictor, "predict_row", side_effect=ValueError("too large for float32")):
+    with patch.object(ChurnPredictor, "predict_values", side_effect=ValueError("too large for float32")):
         refused = client.post("/predict", json=CUSTOMER)
     assert problems(refused) == [(["body"], "value_error")]
     assert refused.json()["detail"][0]["msg"] == "too large for float32"
@@ -422,6 +426,77 @@ def test_the_holder_raises_an_error_of_its_own(tmp_path: Path) -> None:
         ModelHolder(tmp_path / "none.safetensors").get()
 
 
+def test_the_module_loads_on_first_use_after_a_reload_without_a_lifespan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = pd.DataFrame({"tenure": np.arange(100.0), "charges": np.arange(100.0) % 7})
+    model = ChurnModel("logistic_regression").fit(numbers, (numbers["tenure"] < 40).astype(int))
+    monkeypatch.setenv("MODEL_PATH", str(model.save(tmp_path / "numbers.safetensors")))
+    app_module = importlib.import_module("churn_mlops.serving.app")
+    app_module._predictor = None  # type: ignore[attr-defined]
+    importlib.reload(app_module)
+    answer = TestClient(app_module.app).post("/predict", json={"tenure": 3, "charges": 5.5})
+    assert answer.status_code == 200
+    assert (
+        answer.json()["churn_probability"]
+        == ChurnPredictor(tmp_path / "numbers.safetensors").predict({"tenure": 3, "charges": 5.5})["churn_probability"]
+    )
+    assert not hasattr(importlib.import_module("churn_mlops.serving"), "FastAPI")
+    assert isinstance(importlib.import_module("churn_mlops.serving").app, type(importlib))  # the module, not an object
+
+
+# --- numbers that were text in training -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def text_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Save a model whose ``TotalCharges`` were text in training, with blanks, as Telco's are."""
+    customers = table().assign(TotalCharges=lambda t: [*t["tenure"].mul(70.5).map(str)[:-3], " ", " ", ""])
+    model = ChurnModel("logistic_regression").fit(customers, (customers["tenure"] < 24).astype(int))
+    return model.save(tmp_path_factory.mktemp("text") / "churn-model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def text_client(text_path: Path) -> TestClient:
+    return TestClient(create_app(text_path))
+
+
+@pytest.mark.parametrize("same", [108.5, "108.5", " 108.5 ", "+1.085e2", "108.50"])
+def test_a_column_learned_from_text_takes_numbers_and_numeric_text(text_client: TestClient, same: Any) -> None:
+    expected = text_client.post("/predict", json={**CUSTOMER, "TotalCharges": 108.5}).json()
+    assert text_client.post("/predict", json={**CUSTOMER, "TotalCharges": same}).json() == expected
+    batch = text_client.post("/predict/batch", json={"customers": [{**CUSTOMER, "TotalCharges": same}]}).json()
+    assert batch["predictions"][0]["churn_probability"] == pytest.approx(expected["churn_probability"], abs=1e-12)
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t", None])
+def test_blank_text_is_missing_where_numbers_were_text(text_client: TestClient, blank: Any) -> None:
+    expected = text_client.post("/predict", json={**CUSTOMER, "TotalCharges": None}).json()
+    assert text_client.post("/predict", json={**CUSTOMER, "TotalCharges": blank}).json() == expected
+
+
+@pytest.mark.parametrize(
+    "raw", ['"a lot"', '"1_0"', '"nan"', '"inf"', '"1e400"', '"1,5"', "true", "[]", "NaN", "1e400", f'"{"1" * 101}"']
+)
+def test_what_is_no_number_is_refused_once_where_numbers_were_text(text_client: TestClient, raw: str) -> None:
+    refused = text_client.post("/predict", content=changed("TotalCharges", raw))
+    assert [place for place, _ in problems(refused)] == [["body", "TotalCharges"]]
+
+
+def test_other_numbers_stay_strict_beside_one_that_was_text(text_client: TestClient) -> None:
+    refused = text_client.post("/predict", json={**CUSTOMER, "TotalCharges": "1", "tenure": "2"})
+    assert problems(refused) == [(["body", "tenure"], "float_type")]
+
+
+def test_the_document_says_that_a_number_may_be_text(text_client: TestClient) -> None:
+    kinds = {
+        name: [each.get("type") for each in schema["anyOf"]]
+        for name, schema in body_schema(text_client, "/predict")["properties"].items()
+    }
+    assert kinds["TotalCharges"] == ["number", "string", "null"]
+    assert kinds["tenure"] == ["number", "null"]
+
+
 # --- documentation ----------------------------------------------------------------------------------------------------
 
 
@@ -511,7 +586,7 @@ def ready(process: "subprocess.Popen[str]") -> str:
 
 def test_a_real_server_predicts(server: str, path: Path) -> None:
     answer = httpx.post(f"{server}/predict", json=CUSTOMER)
-    assert answer.json() == ChurnPredictor(path).predict(CUSTOMER)
+    assert answer.json() == {**ChurnPredictor(path).predict(CUSTOMER), "notes": []}
 
 
 def test_a_real_server_refuses(server: str) -> None:
@@ -568,6 +643,23 @@ def test_the_model_comes_from_the_settings_file(capsys: pytest.CaptureFixture[st
     with patch.dict(os.environ):
         os.environ.pop("MODEL_PATH", None)
         assert str(tmp_path / "chosen.safetensors") in failure(capsys, "--settings", str(tmp_path / "run.ini"))
+
+
+@pytest.mark.slow
+def test_the_command_answers_without_pandas_scikit_learn_or_scipy(path: Path) -> None:
+    code = """
+import json, sys
+import churn_mlops.serving.command, churn_mlops.serving.protocol
+from fastapi.testclient import TestClient
+from churn_mlops.formula import load
+from churn_mlops.serving.app import create_app
+client, example = TestClient(create_app(sys.argv[1])), load(sys.argv[1]).example
+for path, body in (("/predict", example), ("/explain", example), ("/predict/batch", {"customers": [example] * 100})):
+    assert client.post(path, json=body).status_code == 200
+print(json.dumps([*sys.modules]))
+"""
+    done = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert {"pandas", "sklearn", "scipy", "joblib", "threadpoolctl", "skops"} & {*json.loads(done.stdout)} == set()
 
 
 # --- the extra --------------------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 import json
 import pickle
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -256,7 +258,7 @@ class TestChurnPredictor:
         with pytest.raises(ValueError, match="column 'tenure' is missing"):
             predictor.predict(customer)
 
-    @pytest.mark.parametrize("value", ["12", True, float("nan"), float("inf"), [1], 10**400])
+    @pytest.mark.parametrize("value", ["twelve", "1_2", True, float("inf"), [1], 10**400])
     def test_what_is_no_number_is_refused_with_column_and_value(self, predictor, customer, value):
         with pytest.raises(ValueError, match="column 'tenure'"):
             predictor.predict(customer | {"tenure": value})
@@ -265,6 +267,32 @@ class TestChurnPredictor:
     def test_what_is_no_text_is_refused(self, predictor, customer, value):
         with pytest.raises(ValueError, match="column 'contract_type'"):
             predictor.predict(customer | {"contract_type": value})
+
+    @pytest.mark.parametrize("value", ["12", " 12.0 ", np.int64(12), np.float32(12)])
+    def test_a_number_may_come_as_text_or_from_numpy(self, predictor, customer, value):
+        assert predictor.predict(customer | {"tenure": value}) == predictor.predict(customer | {"tenure": 12})
+
+    @pytest.mark.parametrize("value", [float("nan"), "", " ", pd.NA, pd.NaT, np.nan])
+    def test_every_kind_of_gap_is_missing(self, predictor, customer, value):
+        for column in ("tenure", "contract_type"):
+            assert predictor.predict(customer | {column: value}) == predictor.predict(customer | {column: None})
+
+    def test_a_batch_may_be_a_table(self, predictor, fitted, customers):
+        answers = predictor.predict_batch(customers[0].head(30))
+        assert [each["churn_probability"] for each in answers] == fitted.predict_proba(customers[0].head(30))[
+            :, 1
+        ].tolist()
+
+    @pytest.mark.parametrize("model_type", ["logistic_regression", "random_forest"])
+    def test_loading_and_predicting_imports_no_pandas_scikit_learn_or_scipy(self, model_type, customers, tmp_path):
+        path = ChurnModel(model_type).fit(*customers).save(tmp_path / "model.safetensors")
+        code = (
+            "import json, sys, churn_mlops; p = churn_mlops.ChurnPredictor(sys.argv[1], engine='numpy');"
+            "p.predict(p.formula.example); p.explain(p.formula.example); p.predict_batch([p.formula.example] * 100);"
+            "print(json.dumps([*sys.modules]))"
+        )
+        done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+        assert {"pandas", "sklearn", "scipy", "joblib", "threadpoolctl"} & {*json.loads(done.stdout)} == set()
 
     def test_batch_error_says_which_customer(self, predictor, customer):
         with pytest.raises(ValueError, match="customer 1: column 'tenure'"):

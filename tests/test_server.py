@@ -11,6 +11,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+import timeit
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,14 +21,20 @@ from typing import Any, Self
 from unittest.mock import patch
 
 import httpx
+import numpy as np
+import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
 
 from churn_mlops.data import generate_sample_data
+from churn_mlops.features import FeatureEngineer
+from churn_mlops.formula import load
 from churn_mlops.models import ChurnModel, ChurnPredictor
 from churn_mlops.serving.app import create_app
 from churn_mlops.serving.command import main
 from churn_mlops.serving.model_holder import ModelHolder
+from churn_mlops.serving.notes import UnusualFinder
+from churn_mlops.serving.request_log import JsonLines
 from churn_mlops.settings import load_settings
 
 ROOT = Path(__file__).parents[1]
@@ -192,7 +200,7 @@ def test_a_model_is_exchanged_under_load_without_a_failed_request(served: Path, 
 
 def test_a_broken_file_leaves_the_old_model_and_shows(served: Path, models: tuple[Path, Path]) -> None:
     with Server(served) as running:
-        replace(served, models[1].read_bytes()[:1_000])
+        replace(served, models[1].read_bytes()[:-100])
         running.process.send_signal(signal.SIGHUP)
         running.wait_for("the model from before stays")
         ready = httpx.get(f"{running.url}/ready").json()
@@ -203,7 +211,7 @@ def test_a_broken_file_leaves_the_old_model_and_shows(served: Path, models: tupl
         running.process.send_signal(signal.SIGHUP)
         running.wait_for(f"now serving the model {digest(models[1])}")
         mended = httpx.get(f"{running.url}/ready").json()
-    assert answer.json() == ChurnPredictor(models[0]).predict(CUSTOMER)
+    assert answer.json() == {**ChurnPredictor(models[0]).predict(CUSTOMER), "notes": []}
     assert ready["digest"] == digest(models[0])
     assert "churn-model.safetensors is damaged" in ready["reload_error"]
     assert "churn_model_reload_failed 1.0" in metrics
@@ -230,6 +238,52 @@ def test_workers_share_the_port_the_numbers_and_the_signal(served: Path, models:
     assert "churn_score_count 20.0" in metrics
 
 
+def without_tenure(path: Path) -> Path:
+    """Save a model that asks for a column less and for one more."""
+    table = generate_sample_data(400).assign(region="north").rename(columns={"tenure": "months"})
+    table.loc[::3, "region"] = "south"
+    return (
+        ChurnModel("logistic_regression").fit(table.drop(columns=["customer_id", "churn"]), table["churn"]).save(path)
+    )
+
+
+def test_a_file_with_other_columns_is_not_taken_up(served: Path, models: tuple[Path, Path]) -> None:
+    holder = ModelHolder(served)
+    holder.get()
+    without_tenure(served)
+    assert not holder.reload()
+    assert holder.get().digest == digest(models[0])
+    assert "came: 'months', 'region'; went: 'tenure'" in str(holder.reload_error)
+    assert "allow_new_columns = true" in str(holder.reload_error)
+
+
+def test_a_file_with_other_columns_is_taken_up_where_the_settings_allow_it(served: Path) -> None:
+    holder = ModelHolder(load_settings(serving={"model_path": served, "allow_new_columns": True}))
+    holder.get()
+    expected = digest(without_tenure(served))
+    assert holder.reload()
+    assert holder.get().digest == expected
+
+
+def test_a_column_of_another_kind_is_another_column(served: Path) -> None:
+    holder = ModelHolder(served)
+    holder.get()
+    table = generate_sample_data(400)
+    table["tenure"] = np.where(table["tenure"] > 12, "old", "new")
+    ChurnModel("logistic_regression").fit(table.drop(columns=["customer_id", "churn"]), table["churn"]).save(served)
+    assert not holder.reload()
+    assert "changed: 'tenure' is categorical, not numeric" in str(holder.reload_error)
+
+
+def test_a_watched_file_with_other_columns_shows_in_ready(served: Path, models: tuple[Path, Path]) -> None:
+    with Server(served, "--watch") as running:
+        without_tenure(served)
+        running.wait_for("the model from before stays")
+        ready = httpx.get(f"{running.url}/ready").json()
+    assert ready["digest"] == digest(models[0])
+    assert "went: 'tenure'" in ready["reload_error"]
+
+
 # --- ends and beginnings ----------------------------------------------------------------------------------------------
 
 
@@ -243,7 +297,8 @@ def test_sigterm_finishes_what_is_in_flight(served: Path, models: tuple[Path, Pa
         connection.sendall(BODY[10:])
         answer = reply(connection)
     assert answer.startswith(b"HTTP/1.1 200 ")
-    assert json.loads(answer.partition(b"\r\n\r\n")[2]) == ChurnPredictor(models[0]).predict(CUSTOMER)
+    told = json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert told == {**ChurnPredictor(models[0]).predict(CUSTOMER), "notes": []}
 
 
 def test_a_killed_server_starts_again_on_its_port(served: Path) -> None:
@@ -423,7 +478,7 @@ def test_a_small_request_is_computed_on_the_loop_and_a_large_one_beside_it(
     served: Path, n_customers: int, on_the_loop: bool
 ) -> None:
     threads = []
-    predict = ChurnPredictor.predict_checked
+    predict = ChurnPredictor.predict_batch
 
     def watched(self: ChurnPredictor, customers: Any) -> Any:
         threads.append(threading.get_ident())
@@ -433,12 +488,61 @@ def test_a_small_request_is_computed_on_the_loop_and_a_large_one_beside_it(
         app = create_app(served)
         app.state.model.get()
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
-            with patch.object(ChurnPredictor, "predict_checked", watched):
+            with patch.object(ChurnPredictor, "predict_batch", watched):
                 answer = await http.post("/predict/batch", json={"customers": [CUSTOMER] * n_customers})
         return answer.status_code
 
     assert asyncio.run(ask()) == 200
     assert [thread == threading.get_ident() for thread in threads] == [on_the_loop]
+
+
+NOBODY = {"customers": [{}] * 10_000}
+
+
+def test_ten_thousand_empty_customers_are_refused_with_twenty_problems_and_a_number(client: TestClient) -> None:
+    began = time.perf_counter()
+    refused = client.post("/predict/batch", json=NOBODY)
+    assert time.perf_counter() - began < 2
+    told = refused.json()
+    assert (refused.status_code, len(told["detail"]), told["more"]) == (422, 20, 10_000 * len(CUSTOMER) - 20)
+    assert len(refused.content) < 5_000
+    assert [each["loc"] for each in told["detail"][7:9]] == [
+        ["body", "customers", 0, "online_security"],
+        ["body", "customers", 1, "tenure"],
+    ]
+
+
+def test_a_customer_with_many_problems_gets_twenty_and_a_number(tmp_path: Path) -> None:
+    rng = np.random.default_rng(42)
+    table = pd.DataFrame(rng.random((100, 25)), columns=[f"x{i}" for i in range(25)])
+    path = ChurnModel("logistic_regression").fit(table, [0, 1] * 50).save(tmp_path / "wide.safetensors")
+    told = TestClient(create_app(path)).post("/predict", json={}).json()
+    assert (len(told["detail"]), told["more"]) == (20, 5)
+
+
+def test_all_problems_are_listed_where_they_are_few(client: TestClient) -> None:
+    told = client.post("/predict/batch", json={"customers": [CUSTOMER, {}]}).json()
+    assert (len(told["detail"]), told["more"]) == (len(CUSTOMER), 0)
+
+
+def test_health_does_not_wait_for_ten_thousand_empty_customers(server: Server) -> None:
+    waits, done = [], threading.Event()
+
+    def refuse() -> int:
+        try:
+            return max(httpx.post(f"{server.url}/predict/batch", json=NOBODY).status_code for _ in range(5))
+        finally:
+            done.set()
+
+    with ThreadPoolExecutor(1) as thread, httpx.Client(base_url=server.url) as http:
+        http.get("/health")
+        refused = thread.submit(refuse)
+        while not done.is_set():
+            began = time.perf_counter()
+            assert http.get("/health").status_code == 200
+            waits.append(time.perf_counter() - began)
+    assert refused.result() == 422
+    assert max(waits) < 0.5
 
 
 # --- ready ------------------------------------------------------------------------------------------------------------
@@ -605,6 +709,13 @@ def test_without_allowed_origins_a_preflight_is_refused_like_any_other_request(
         assert not [name for name in refused.headers if name.startswith("access-control")]
 
 
+@pytest.mark.parametrize("path", ["/metrics/", "/health/", "/docs/", "/predict/", "/docs/files"])
+def test_no_path_is_redirected_to_a_host_that_the_request_named(client: TestClient, path: str) -> None:
+    for method in ("GET", "POST"):
+        answer = client.request(method, path, headers={"Host": "evil.example.com"}, follow_redirects=False)
+        assert (answer.status_code, answer.headers.get("location")) == (404, None)
+
+
 # --- ids, headers and logs --------------------------------------------------------------------------------------------
 
 
@@ -645,7 +756,7 @@ def test_every_answer_has_safe_headers_and_lets_no_other_site_in(
 def test_an_unforeseen_error_gives_nothing_away(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     assert client.get("/ready").status_code == 200
     caplog.set_level(logging.DEBUG)
-    with patch.object(ChurnPredictor, "predict_row", side_effect=RuntimeError(MARK)):
+    with patch.object(ChurnPredictor, "predict_values", side_effect=RuntimeError(MARK)):
         failed = client.post("/predict", json={**CUSTOMER, "contract_type": MARK})
     assert failed.status_code == 500
     assert failed.json() == {"detail": f"internal error; request id {failed.headers['x-request-id']}"}
@@ -663,6 +774,120 @@ def test_no_customer_reaches_the_log_or_the_metrics(client: TestClient, caplog: 
     assert len(ours) >= 12
     assert not [record for record in ours if "Private" in str(vars(record)) + record.getMessage()]
     assert "Private" not in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "problems"),
+    [
+        ("/predict", {**CUSTOMER, "tenure": MARK}, {"tenure": "float_type"}),
+        ("/predict/batch", {"customers": [CUSTOMER, {**CUSTOMER, "tenure": MARK}]}, {"tenure": "float_type"}),
+        ("/predict/batch", {"customers": [MARK]}, {"customers": "model_type"}),
+        ("/predict", [MARK], {"body": "model_type"}),
+        (f"/explain?top={MARK}", CUSTOMER, {"top": "int_parsing"}),
+    ],
+)
+def test_the_log_of_a_refusal_names_column_and_kind_of_error_and_no_value(
+    client: TestClient, caplog: pytest.LogCaptureFixture, path: str, body: Any, problems: dict[str, str]
+) -> None:
+    caplog.set_level(logging.INFO, logger="churn_mlops.serving.request_log")
+    assert client.post(path, json=body).status_code == 422
+    line = JsonLines().format(caplog.records[-1])
+    assert json.loads(line)["problems"] == problems
+    assert "Private" not in line
+
+
+# --- what is unusual --------------------------------------------------------------------------------------------------
+
+
+ODD = {**CUSTOMER, "tenure": 4_000, "contract_type": MARK}
+
+
+@pytest.mark.parametrize("path", ["/predict", "/explain"])
+def test_what_training_never_had_is_noted_by_its_column(client: TestClient, path: str) -> None:
+    notes = client.post(path, json=ODD).json()["notes"]
+    assert len(notes) == 2
+    assert "column 'contract_type' holds a category that training never had" in notes[0]
+    assert "column 'tenure' is far out of the range of training" in notes[1]
+    assert "Private" not in str(notes)
+
+
+def test_notes_on_a_batch_say_how_many_and_which_is_the_first(client: TestClient) -> None:
+    told = client.post("/predict/batch", json={"customers": [CUSTOMER, ODD, ODD, dict.fromkeys(CUSTOMER)]}).json()
+    assert [note.rpartition(" (")[2] for note in told["notes"]] == [
+        "2 customers, first: 1)",
+        "2 customers, first: 1)",
+        "1 customers, first: 3)",
+    ]
+
+
+@pytest.mark.parametrize("nothing", [None, " "])
+def test_a_customer_of_nothing_is_noted(client: TestClient, nothing: str | None) -> None:
+    customer = {name: nothing if isinstance(value, str) else None for name, value in CUSTOMER.items()}
+    assert client.post("/predict", json=customer).json()["notes"] == [
+        "no column has a value: this is the answer for a customer of whom nothing is known"
+    ]
+
+
+@pytest.mark.parametrize("beyond", [0.9, 1.1])
+@pytest.mark.parametrize("side", [-1, 1])
+def test_a_number_is_far_out_from_one_width_beyond_the_range(client: TestClient, beyond: float, side: int) -> None:
+    column = client.app.state.model.get().predictor.formula.named_columns["tenure"]  # type: ignore[attr-defined]
+    edge = column.maximum if side > 0 else column.minimum
+    tenure = edge + side * beyond * (column.maximum - column.minimum)
+    assert bool(client.post("/predict", json={**CUSTOMER, "tenure": tenure}).json()["notes"]) is (beyond > 1)
+
+
+def test_gaps_and_what_training_had_are_no_news(client: TestClient) -> None:
+    for column in CUSTOMER:
+        assert client.post("/predict", json={**CUSTOMER, column: None}).json()["notes"] == []
+
+
+def test_one_customer_and_a_batch_agree_on_what_is_unusual(client: TestClient) -> None:
+    for customer in (CUSTOMER, ODD, {**CUSTOMER, "total_charges": -1e9}, dict.fromkeys(CUSTOMER), {**ODD, "tenure": 1}):
+        one = client.post("/predict", json=customer).json()["notes"]
+        many = client.post("/predict/batch", json={"customers": [customer]}).json()["notes"]
+        assert [note.rpartition(" (")[0] for note in many] == one
+
+
+def test_a_date_far_from_training_is_noted(tmp_path: Path) -> None:
+    days = pd.date_range("2020-01-01", periods=200)
+    table = pd.DataFrame({"joined": days, "x": np.arange(200.0)})
+    path = ChurnModel("logistic_regression").fit(table, [0, 1] * 100).save(tmp_path / "dates.safetensors")
+    client = TestClient(create_app(path))
+    notes = {
+        date: client.post("/predict", json={"joined": date, "x": 1}).json()["notes"]
+        for date in ("2020-01-31T10:00:00+02:00", "2020-12-01", "2031-12-01")
+    }
+    assert [len(each) for each in notes.values()] == [0, 0, 1]
+    assert notes["2031-12-01"] == ["column 'joined' is far out of the range of training, 2020-01-01 to 2020-07-18"]
+
+
+def test_rare_categories_and_new_ones_are_told_apart_from_the_known(tmp_path: Path) -> None:
+    city = np.repeat(["Rome", "Oslo", "Bonn", "Metz"], [100, 95, 3, 2])
+    table = pd.DataFrame({"city": city, "x": np.arange(200.0)})
+    engineer = FeatureEngineer(max_categories=3)
+    model = ChurnModel("logistic_regression", feature_engineer=engineer).fit(table, [0, 1] * 100)
+    path = model.save(tmp_path / "cities.safetensors")
+    client = TestClient(create_app(path))
+    notes = [client.post("/predict", json={"city": name, "x": 1}).json()["notes"] for name in ("Rome", "Metz", "Lima")]
+    assert notes[0] == []
+    assert notes[1] == notes[2] == ["column 'city' holds a category that training rarely or never had"]
+
+
+def test_the_metrics_count_what_is_unusual_by_column_and_tell_no_value(client: TestClient) -> None:
+    client.post("/predict", json=ODD)
+    client.post("/predict/batch", json={"customers": [ODD, ODD, dict.fromkeys(CUSTOMER)]})
+    text = client.get("/metrics").text
+    assert 'churn_unusual_values_total{column="contract_type",kind="category"} 3.0' in text
+    assert 'churn_unusual_values_total{column="tenure",kind="range"} 3.0' in text
+    assert "churn_empty_customers_total 1.0" in text
+    assert "Private" not in text
+
+
+def test_notes_cost_one_customer_no_more_than_microseconds(served: Path) -> None:
+    finder = UnusualFinder(load(served))
+    values = [float(value) if isinstance(value, int) else value for value in CUSTOMER.values()]
+    assert min(timeit.repeat(lambda: finder.of_one(values), number=2_000, repeat=10)) / 2_000 < 10e-6
 
 
 # --- metrics ----------------------------------------------------------------------------------------------------------
@@ -715,7 +940,12 @@ expected-statuses = [400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 428,
 """
 
 
-def test_schemathesis_finds_nothing_with_all_its_checks_on(served: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("charges", ["numbers", "text"])
+def test_schemathesis_finds_nothing_with_all_its_checks_on(served: Path, tmp_path: Path, charges: str) -> None:
+    if charges == "text":
+        table = generate_sample_data(400)
+        X = table.drop(columns=["customer_id", "churn"]).assign(total_charges=table["total_charges"].map(str))
+        ChurnModel("logistic_regression").fit(X, table["churn"]).save(served)
     (tmp_path / "schemathesis.toml").write_text(REFUSALS)
     runner = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(tmp_path / "schemathesis.toml"), "run"]
     options = ["--checks", "all", "--mode", "all", "--max-examples", "20", "--seed", "42", "--no-color"]

@@ -17,7 +17,7 @@ from ..formula.encoding import Kind
 from ..formula.evaluator import Compiled, Engine, Evaluator
 from ..formula.file import load
 from ..formula.formula import Formula
-from ..formula.reasons import strongest_reasons
+from ..formula.reasons import Contributions, contributions_of, strongest_reasons
 
 # %% ../../nbs/models/inference.ipynb #224368a6
 if TYPE_CHECKING:
@@ -195,6 +195,10 @@ class ChurnPredictor:
         """Predict one customer, given the values of ``formula.inputs`` in their order; see `predict`."""
         return _answer(self._evaluator.of_values(values), self.formula.threshold)
 
+    def contributions(self, columns: Any) -> Contributions:
+        """Split the log-odds of customers among the columns; see `Formula.contributions`."""
+        return contributions_of(self.formula, self._evaluator.features(columns))
+
     def explain(self, customer: Mapping[str, Any], top: int = 3) -> list[str]:
         """Give the strongest reasons for the prediction of one customer.
 
@@ -217,5 +221,5 @@ class ChurnPredictor:
             If a column is absent or holds a value of another kind.
         """
         self._evaluator.probability(customer)
-        found = self.formula.contributions({name: [customer[name]] for name in self.formula.inputs})
+        found = self.contributions({name: [customer[name]] for name in self.formula.inputs})
         return strongest_reasons(dict(zip(found.columns, found.values[0].tolist(), strict=True)), customer, top)

@@ -17,7 +17,7 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from copy import deepcopy
 from datetime import UTC, datetime
@@ -26,9 +26,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, RootModel, ValidationError
@@ -52,6 +53,7 @@ from churn_mlops.serving.contract import (
 from .limits import AllowOrigins, LimitBody, RequireKey, api_key
 from .metrics import ServerMetrics
 from .model_holder import ModelHolder, ModelUnavailableError, ServedModel, batch_model_of
+from .notes import Unusual, sentences_of
 from .request_log import ObserveRequests
 from ..settings import Settings
 
@@ -59,6 +61,17 @@ from ..settings import Settings
 _logger = logging.getLogger(__name__)
 
 # %% ../../nbs/serving/app.ipynb #de7b36fe
+_LISTED = 20
+
+
+class _RefusedError(RequestValidationError):
+    """A request that does not fit: its first problems, and how many more there are."""
+
+    def __init__(self, problems: Sequence[Any], n_problems: int) -> None:
+        super().__init__([_problem(each) for each in problems[:_LISTED]])
+        self.more = max(0, n_problems - _LISTED)
+
+
 def _problem(problem: Any) -> dict[str, Any]:
     """Put one of pydantic's errors into the form of FastAPI's, in values that JSON has."""
     told = {"type": problem["type"], "loc": ("body", *problem["loc"]), "msg": problem["msg"]}
@@ -68,16 +81,58 @@ def _problem(problem: Any) -> dict[str, Any]:
     return {**told, "input": value if value is None or isinstance(value, bool | int | str) else str(value)}
 
 
-def _checked(model: type[BaseModel], body: bytes) -> Any:
-    """Check the body of a request, and raise what FastAPI answers with 422, or with 413 for too many customers."""
+def _checked_row(served: ServedModel, body: bytes) -> Any:
+    """Check one customer, and raise what is answered with 422."""
     try:
-        return model.model_validate_json(body)
+        return served.row_model.model_validate_json(body)
     except ValidationError as error:
-        problems = error.errors(include_url=False)
-    for each in problems:
-        if each["type"] == "too_long" and each["loc"] == ("customers",):
-            raise HTTPException(413, f"one request takes at most {each['ctx']['max_length']:,} customers; send several")
-    raise RequestValidationError([_problem(each) for each in problems])
+        raise _RefusedError(error.errors(include_url=False), error.error_count()) from None
+
+# %% ../../nbs/serving/app.ipynb #9d31c002
+def _checked_rows(served: ServedModel, body: bytes) -> list[Any]:
+    """Check many customers, and raise what is answered with 422, or with 413 for too many of them."""
+    try:
+        return served.batch_model.model_validate_json(body).customers  # type: ignore[attr-defined, no-any-return]
+    except ValidationError as error:
+        first = error
+    try:
+        customers = served.raw_batch_model.model_validate_json(body).customers  # type: ignore[attr-defined]
+    except ValidationError as error:
+        for each in error.errors(include_url=False):
+            if each["type"] == "too_long" and each["loc"] == ("customers",):
+                most = each["ctx"]["max_length"]
+                raise HTTPException(413, f"one request takes at most {most:,} customers; send several") from None
+        raise _RefusedError(error.errors(include_url=False), error.error_count()) from None
+    problems, n_problems = _problems_of_each(served.row_model, customers)
+    raise _RefusedError(problems or first.errors(include_url=False), n_problems)
+
+
+def _problems_of_each(row_model: type[BaseModel], customers: Sequence[Any]) -> tuple[list[Any], int]:
+    """Return the first problems of customers, each with its place, and how many there are in all."""
+    problems: list[Any] = []
+    n_problems = 0
+    for i, customer in enumerate(customers):
+        try:
+            row_model.model_validate_json(to_json(customer, inf_nan_mode="constants"))
+        except ValidationError as error:
+            n_problems += error.error_count()
+            if len(problems) < _LISTED:
+                own = error.errors(include_url=False)
+                problems += [{**each, "loc": ("customers", i, *each["loc"])} for each in own]
+    return problems, n_problems
+
+# %% ../../nbs/serving/app.ipynb #9d31c004
+def _column_of(place: Sequence[Any]) -> str:
+    """Return the column that a problem is about, or the part of the request."""
+    within = place[3:] if len(place) > 3 and isinstance(place[2], int) else place[1:]
+    return str((within or place)[0])
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    """Answer with 422, and leave columns and kinds of error for the log."""
+    problems = error.errors() if isinstance(error, RequestValidationError) else []
+    request.scope["problems"] = {_column_of(each["loc"]): each["type"] for each in problems}
+    return JSONResponse({"detail": jsonable_encoder(problems), "more": getattr(error, "more", 0)}, 422)
 
 # %% ../../nbs/serving/app.ipynb #00d79613
 @contextmanager
@@ -89,6 +144,13 @@ def _refusing() -> Iterator[None]:
         raise RequestValidationError([{"type": "value_error", "loc": ("body",), "msg": str(error)}]) from None
 
 
+def _noted(metrics: ServerMetrics, found: Sequence[Unusual]) -> list[str]:
+    """Count what is unusual about a customer, and put it into words."""
+    for each in found:
+        metrics.unusual(each)
+    return [each.sentence for each in found]
+
+
 def _values(row: BaseModel) -> list[Any]:
     """Return the values of a checked customer, in the order of the model's columns."""
     return list(vars(row).values())
@@ -96,43 +158,46 @@ def _values(row: BaseModel) -> list[Any]:
 # %% ../../nbs/serving/app.ipynb #12421782
 def _predict_one(served: ServedModel, metrics: ServerMetrics, body: bytes) -> bytes:
     """Answer ``/predict``."""
-    row = _checked(served.row_model, body)
+    values = _values(_checked_row(served, body))
     with _refusing():
-        answer = served.predictor.predict_values(_values(row))
+        answer = served.predictor.predict_values(values)
     metrics.scores([answer["churn_probability"]])
-    return to_json(answer)
+    return to_json({**answer, "notes": _noted(metrics, served.unusual.of_one(values))})
 
 
 def _predict_many(served: ServedModel, metrics: ServerMetrics, body: bytes) -> bytes:
     """Answer ``/predict/batch``."""
-    rows = map(_values, _checked(served.batch_model, body).customers)
+    rows = map(_values, _checked_rows(served, body))
     columns = dict(zip(served.predictor.formula.inputs, map(list, zip(*rows, strict=True)), strict=True))
     with _refusing():
         answers = served.predictor.predict_batch(columns)
     metrics.batch(len(answers))
     metrics.scores([answer["churn_probability"] for answer in answers])
-    return to_json({"predictions": answers, "total_customers": len(answers)})
+    found = served.unusual.of_many(columns)
+    for unusual, customers in found:
+        metrics.unusual(unusual, len(customers))
+    return to_json({"predictions": answers, "total_customers": len(answers), "notes": sentences_of(found)})
 
 
-def _explain_one(served: ServedModel, body: bytes, top: int) -> ExplainedAnswer:
+def _explain_one(served: ServedModel, metrics: ServerMetrics, body: bytes, top: int) -> ExplainedAnswer:
     """Answer ``/explain``."""
-    values, formula = _values(_checked(served.row_model, body)), served.predictor.formula
+    values, formula = _values(_checked_row(served, body)), served.predictor.formula
     customer = dict(zip(formula.inputs, values, strict=True))
     with _refusing():
         answer = served.predictor.predict_values(values)
-        explained = formula.contributions({name: [value] for name, value in customer.items()})
+        explained = served.predictor.contributions({name: [value] for name, value in customer.items()})
     shares = dict(zip(explained.columns, explained.values[0].tolist(), strict=True))
-    reasons = strongest_reasons(shares, customer, top)
-    told = {"reasons": reasons, "baseline": explained.baseline, "contributions": shares}
-    return ExplainedAnswer.model_validate({**answer, **told})
+    told = {"reasons": strongest_reasons(shares, customer, top), "baseline": explained.baseline}
+    notes = _noted(metrics, served.unusual.of_one(values))
+    return ExplainedAnswer.model_validate({**answer, **told, "contributions": shares, "notes": notes})
 
 # %% ../../nbs/serving/app.ipynb #956e7d6b
-_INLINE_BYTES = 32_768
+_INLINE_BYTES, _INLINE_OBJECTS = 32_768, 200
 
 
 async def _compute(function: Callable[..., bytes], body: bytes, *arguments: Any) -> bytes:
     """Run what is quick here, and what is long beside the other requests."""
-    if len(body) <= _INLINE_BYTES:
+    if len(body) <= _INLINE_BYTES and body.count(b"{") <= _INLINE_OBJECTS:
         return function(*arguments)
     return await run_in_threadpool(function, *arguments)
 
@@ -244,7 +309,7 @@ async def explain_customer(
 ) -> ExplainedAnswer:
     """Predict one customer and give the reasons."""
     served, body = await _served(request), await request.body()
-    return await run_in_threadpool(_explain_one, served, body, top)
+    return await run_in_threadpool(_explain_one, served, request.app.state.metrics, body, top)
 
 # %% ../../nbs/serving/app.ipynb #0152389b
 class AnyCustomer(RootModel[dict[str, Any]]):
@@ -394,6 +459,8 @@ def create_app(settings: Settings | Path | str | None = None) -> FastAPI:
         lifespan=_lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={RequestValidationError: _refuse},
         routes=[*_direct_router.routes, *_router.routes],
     )
     metrics, key = ServerMetrics(), api_key()

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from .model_holder import ModelHolder
+from .notes import Unusual
 
 # %% ../../nbs/serving/metrics.ipynb #fcec4a75
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -46,6 +47,8 @@ class ServerMetrics:
         self._seconds = histogram("churn_request_seconds", "From request to answer.", ("route",), buckets=_SECONDS)
         self._rows = histogram("churn_batch_rows", "Customers in a batch.", buckets=_ROWS)
         self._scores = histogram("churn_score", "Predicted probabilities of churn.", buckets=_TENTHS)
+        self._unusual = counter("churn_unusual_values", "Values unlike those of training.", ("column", "kind"))
+        self._empty = counter("churn_empty_customers", "Customers without a value in any column.")
         self._model = gauge("churn_model_info", "1 for the model that answers now, else 0.", ("digest",))
         self._failed = gauge("churn_model_reload_failed", "1 if the last reload failed, else 0.")
         self._reloads = gauge("churn_model_reloads", "Reloads since the start.", ("result",))
@@ -68,6 +71,10 @@ class ServerMetrics:
     def batch(self, n_rows: int) -> None:
         """Count a batch by its size."""
         self._rows.observe(n_rows)
+
+    def unusual(self, what: Unusual, n_customers: int = 1) -> None:
+        """Count what was unusual about customers, by its column and kind."""
+        (self._unusual.labels(what.column, what.kind) if what.column else self._empty).inc(n_customers)
 
     def model(self, holder: ModelHolder) -> None:
         """Note which model answers now, and how the attempts to exchange it went."""

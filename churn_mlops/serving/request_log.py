@@ -147,4 +147,6 @@ class ObserveRequests:
         if _logger.isEnabledFor(logging.INFO):
             ms = round(seconds * 1_000, 3)
             fields = {"id": request_id, "method": method, "route": route, "status": status, "ms": ms}
+            if problems := scope.get("problems"):  # where a request was refused: its columns and kinds of error
+                fields["problems"] = problems
             _logger.info("%s %s %d", method, route, status, extra={"fields": fields})
