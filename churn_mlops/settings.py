@@ -144,7 +144,7 @@ class ModelSettings(_Section):
 
     type: _Text = Field(
         default="blend",
-        description="The type of model. blend, random_forest, logistic_regression, hist_gradient_boosting or lightgbm.",
+        description="The type of model. blend, random_forest, logistic_regression, hist_gradient_boosting, lightgbm or catboost.",
     )
     params: Annotated[dict[str, Any], BeforeValidator(_parse_json)] = Field(
         default={},

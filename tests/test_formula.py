@@ -44,6 +44,7 @@ FEW = {
     "logistic_regression": {},
     "hist_gradient_boosting": {},
     "lightgbm": {"max_trees": 60},
+    "catboost": {"max_trees": 60, "cv": 2},
 }
 ENGINES = ["numpy", "numba"]
 

@@ -353,6 +353,7 @@ def test_formula_that_differs_from_its_estimator_is_refused_in_fit(customers, mo
         ("logistic_regression", {}),
         ("hist_gradient_boosting", {"max_iter": 5}),
         ("lightgbm", {"max_trees": 5}),
+        ("catboost", {"max_trees": 5, "cv": 2}),
         ("random_forest", {"n_estimators": 2}),
         ("blend", {"max_iter": 3, "cv": 2}),
     ],

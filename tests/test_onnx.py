@@ -21,6 +21,7 @@ SMALL = {
     "random_forest": {"n_estimators": 20},
     "hist_gradient_boosting": {"max_iter": 30},
     "lightgbm": {"max_trees": 30},
+    "catboost": {"max_trees": 30, "cv": 2},
 }
 
 

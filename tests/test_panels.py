@@ -155,6 +155,7 @@ class TestWhatIf:
     def test_every_model_type_can_be_played_with(self, customers, model_type):
         small = {"random_forest": {"n_estimators": 5}, "hist_gradient_boosting": {"max_iter": 5}}
         small["lightgbm"] = {"max_trees": 5}
+        small["catboost"] = {"max_trees": 5, "cv": 2}
         engineer = FeatureEngineer(derive=True)
         fitted = ChurnModel(model_type, feature_engineer=engineer, **small.get(model_type, {})).fit(*customers)
         panel = what_if(fitted, customers[0].iloc[0])

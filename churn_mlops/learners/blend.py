@@ -18,6 +18,7 @@ from scipy.special import expit
 
 from ..formula.encoding import FloatArray
 from .boosting import BaggedBoosting, boosters_formula
+from .catboost import CatBoostChurnClassifier, catboost_formula
 from .log_odds import Fold, LogOddsClassifier, mean_log_loss
 from .model_type import ModelType, Terms
 from .splines import SplineLogistic, curves_formula
@@ -63,6 +64,10 @@ MEMBERS: dict[str, Member] = {
             learning_rate=blend.learning_rate, max_iter=blend.max_iter, cv=blend.cv, random_state=seed
         ),
         lambda trees: boosters_formula(trees.boosters_),
+    ),
+    "catboost": Member(
+        lambda blend, seed: CatBoostChurnClassifier(max_trees=blend.max_iter, cv=blend.cv, random_state=seed),
+        catboost_formula,
     ),
 }
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from .blend import BLEND
 from .boosting import HIST_GRADIENT_BOOSTING
+from .catboost import CATBOOST
 from .forest import RANDOM_FOREST
 from .lightgbm import LIGHTGBM
 from .logistic import LOGISTIC_REGRESSION
@@ -24,6 +25,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "logistic_regression": LOGISTIC_REGRESSION,
     "hist_gradient_boosting": HIST_GRADIENT_BOOSTING,
     "lightgbm": LIGHTGBM,
+    "catboost": CATBOOST,
 }
 
 # %% ../../nbs/learners/registry.ipynb #86a46794
