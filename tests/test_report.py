@@ -321,7 +321,7 @@ class TestFigures:
 
     def test_figures_are_those_at_the_models_threshold(self, model: ChurnModel, split: Any) -> None:
         careful = copy.copy(model)
-        careful.formula_.threshold = 0.2
+        careful.formula_ = careful.formula_.updated(threshold=0.2)
         case = report_case.examine(careful, split.X_test, split.y_test)
         shown = figures(case)
         expected = evaluate_predictions(case.y, case.proba, threshold=0.2)["recall"]
@@ -351,7 +351,7 @@ class TestMoney:
 
     def test_the_models_own_threshold_is_a_campaign(self, model: ChurnModel, split: Any) -> None:
         careful = copy.copy(model)
-        careful.formula_.threshold = 0.2
+        careful.formula_ = careful.formula_.updated(threshold=0.2)
         case = report_case.examine(careful, split.X_test, split.y_test)
         assert "the model's threshold" in Reader("".join(report_money.money_section(case, Economics()))).texts
 
@@ -463,7 +463,7 @@ class TestComparison:
 
     def test_two_thresholds_have_two_matrices(self, model: ChurnModel, split: Any) -> None:
         careful = copy.copy(model)
-        careful.formula_.threshold = 0.2
+        careful.formula_ = careful.formula_.updated(threshold=0.2)
         both = report_quality.decisions_section(report_case.examine(careful, split.X_test, split.y_test))
         assert len(both) == 3
         assert len(report_quality.decisions_section(report_case.examine(model, split.X_test, split.y_test))) == 2
