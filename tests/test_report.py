@@ -31,6 +31,7 @@ from churn_mlops.evaluation.metrics import (
     population_stability_index,
     reliability_table,
 )
+from churn_mlops.features.columns import find_gaps
 from churn_mlops.learners.registry import MODEL_TYPES
 from churn_mlops.models.churn_model import ChurnModel
 from churn_mlops.report import case as report_case
@@ -502,7 +503,7 @@ class TestChosenSegments:
     @pytest.mark.parametrize("name", ["monthly_charges", "joined", "total_charges"])
     def test_numbers_and_dates_are_cut_into_quarters(self, case: Any, name: str) -> None:
         sizes = (
-            report_segments.cut_segments(case, name).drop(case.X.index[report_case.is_gap(case.X[name])]).value_counts()
+            report_segments.cut_segments(case, name).drop(case.X.index[find_gaps(case.X[name])]).value_counts()
         )
         assert len(sizes) == 4
         assert sizes.max() - sizes.min() < 0.1 * len(case.y)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..features.columns import column_kind
+from ..features.columns import column_kind, find_gaps
 from ..formula.encoding import derive_columns
 from ..formula.formula import Formula
 from ..formula.reasons import strongest_reasons
@@ -124,7 +124,7 @@ class _Predicts(Protocol):
 
 def _grid(column: pd.Series, n_points: int) -> npt.NDArray[Any]:
     """Choose values that stand for a column: evenly many customers apart, or the most frequent words."""
-    present = column[column.notna() & (column.astype(str).str.strip() != "")]
+    present = column[~find_gaps(column)]
     if present.empty:
         raise ValueError(f"column {column.name!r} holds no value")
     kind = column_kind(present)

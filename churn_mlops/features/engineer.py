@@ -18,7 +18,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ..data.guards import differs_nearly_everywhere
-from .columns import column_kind, learn_column
+from .columns import column_kind, find_gaps, learn_column
 from .derived import plan_derived
 from ..formula.encoding import Column, Derived, FloatArray, derive_columns, encode_column
 
@@ -53,7 +53,7 @@ def _has_values(column: pd.Series) -> bool:
     """Tell whether a column holds anything but gaps, blank text and infinity."""
     if pd.api.types.is_float_dtype(column.dtype):
         return bool(np.isfinite(column.to_numpy(dtype=float, na_value=np.nan)).any())
-    return bool((column.notna() & (column.astype(str).str.strip() != "")).any())
+    return not find_gaps(column).all()
 
 
 def learn_columns(table: pd.DataFrame, max_categories: int) -> tuple[dict[str, Column], dict[str, str]]:

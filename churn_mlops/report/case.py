@@ -99,11 +99,6 @@ def examine(model: FittedModel, X: pd.DataFrame, y: Any) -> Case:
     proba = np.asarray(model.predict_proba(named), dtype=np.float64)[:, 1]
     return Case(model, named, _encode(y, model.classes_), proba)
 
-# %% ../../nbs/report/case.ipynb #652bcdcf
-def is_gap(column: pd.Series) -> npt.NDArray[np.bool_]:
-    """Tell which values are missing or blank."""
-    return np.asarray(column.isna() | (column.astype(str).str.strip() == ""), dtype=bool)
-
 # %% ../../nbs/report/case.ipynb #d1e87499
 def when(moment: str) -> str:
     """Return an ISO time as people write it."""

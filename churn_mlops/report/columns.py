@@ -14,8 +14,9 @@ import pandas as pd
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import roc_auc_score
 
+from ..features.columns import find_gaps
 from ..formula.encoding import FloatArray, read_dates, read_numbers
-from .case import Case, FittedModel, is_gap
+from .case import Case, FittedModel
 from .page import Html, gallery, paragraph
 from .pictures import FIRST, INK, one_line, percent_axis, picture
 
@@ -59,7 +60,7 @@ def _numbers(case: Case, name: str) -> FloatArray | None:
 
 def _grid(case: Case, name: str) -> npt.NDArray[np.int64]:
     """Return rows of the test table whose values of a column are worth trying."""
-    known = np.flatnonzero(~is_gap(case.X[name]))
+    known = np.flatnonzero(~find_gaps(case.X[name]))
     numbers = _numbers(case, name)
     if numbers is None:
         texts = case.X[name].iloc[known].astype(str)

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..decisions.economics import Economics, best_threshold, profit_curve
 from ..evaluation.explanation import Explanation
-from ..formula.encoding import Column
+from ..formula.encoding import Column, is_gap
 from .case import FittedModel
 from .page import Html, paragraph, table
 from .pictures import FIRST, INK, SECOND, picture
@@ -143,7 +143,7 @@ def _choice(column: Column, value: Any, gaps: bool, **shown: Any) -> Any:
 
 def _controls(name: str, column: Column, value: Any) -> dict[str, Any]:
     """Make the controls of a column: one, and a tick box for the gap beside a slider."""
-    gap = bool(pd.isna(value)) or (isinstance(value, str) and not value.strip())
+    gap = is_gap(value)
     gaps = gap or column.marks_missing
     widgets = _widgets()
     shown = {"description": name, "style": {"description_width": "9.5rem"}, "layout": widgets.Layout(width="24rem")}

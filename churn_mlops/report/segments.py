@@ -16,8 +16,9 @@ from scipy.stats import binomtest, chi2
 from sklearn.metrics import roc_auc_score
 
 from ..evaluation.metrics import population_stability_index
+from ..features.columns import find_gaps
 from ..formula.encoding import FloatArray
-from .case import Case, is_gap, tidy
+from .case import Case, tidy
 from .page import Html, from_to, paragraph, table
 
 # %% ../../nbs/report/segments.ipynb #0e5b768a
@@ -62,7 +63,7 @@ def segment_row(segment: str, y: npt.NDArray[np.int64], proba: FloatArray) -> li
 def segments_of(case: Case, name: str, most: int = 10) -> pd.Series | None:
     """Return the segment of each customer by a column, or None if it has too many values, or only one."""
     column = case.X[name]
-    texts = column.astype(object).where(~is_gap(column), "(missing)").astype(str)
+    texts = column.astype(object).where(~find_gaps(column), "(missing)").astype(str)
     return texts if 2 <= texts.nunique() <= most else None
 
 
@@ -71,7 +72,7 @@ def cut_segments(case: Case, name: str) -> pd.Series:
     segments, column = segments_of(case, name), case.X[name]
     if segments is not None:
         return segments
-    gaps = is_gap(column)
+    gaps = find_gaps(column)
     is_date = pd.api.types.is_datetime64_any_dtype(column.dtype)
     numbers = column.dt.normalize() if is_date else pd.to_numeric(column.mask(gaps), errors="coerce")
     if (numbers.notna() | gaps).all() and numbers.nunique() > 1:
