@@ -502,9 +502,7 @@ class TestDrift:
 class TestChosenSegments:
     @pytest.mark.parametrize("name", ["monthly_charges", "joined", "total_charges"])
     def test_numbers_and_dates_are_cut_into_quarters(self, case: Any, name: str) -> None:
-        sizes = (
-            report_segments.cut_segments(case, name).drop(case.X.index[find_gaps(case.X[name])]).value_counts()
-        )
+        sizes = report_segments.cut_segments(case, name).drop(case.X.index[find_gaps(case.X[name])]).value_counts()
         assert len(sizes) == 4
         assert sizes.max() - sizes.min() < 0.1 * len(case.y)
 
