@@ -302,9 +302,9 @@ def main(
             title="Accuracy",
             about=f"{'; '.join(described for _, _, described in tables)}. Means over 5 shuffled, stratified folds, "
             f"seed {SEED}, each model fitted anew on each; the best log-loss comes first. The difference in log-loss "
-            "of the blend and a model is paired by folds; its 95 % interval is corrected for training parts that overlap "
-            f"(Nadeau and Bengio 2003). The blend is called no worse where the interval ends below the margin of "
-            f"{MARGIN}. CPU s is one fit with its predictions.",
+            "of the blend and a model is paired by folds; its 95 % interval is corrected for training parts that "
+            f"overlap (Nadeau and Bengio 2003). The blend is called no worse where the interval ends below the "
+            f"margin of {MARGIN}. CPU s is one fit with its predictions.",
             command="make bench",
             columns=["table", "model", *table.columns],
             rows=rows,
