@@ -198,7 +198,7 @@ def _rooted(trees: Trees) -> tuple[Trees, npt.NDArray[Any]]:
     roots = np.cumsum([0, *sizes[sizes > 1][:-1]]) if (sizes > 1).any() else np.zeros(0, dtype=int)
     return Trees(roots=roots.astype(np.int32), precision=trees.precision, **kept), trees.value[lone].sum()
 
-
+# %% ../../nbs/export/onnx.ipynb #c60babdf
 def _sum_of_trees(graph: _Graph, features: str, trees: Trees) -> str | FloatArray:
     """Add up what trees predict, of shape (n_customers, 1)."""
     joined, constant = _rooted(trees)

@@ -76,7 +76,7 @@ def _to_arrays(formula: Formula) -> Arrays:
         }
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
-
+# %% ../../nbs/formula/file.ipynb #61504089
 def _to_json(formula: Formula) -> dict[str, Any]:
     """Return everything of a formula that is no array, with the defaults of columns left out."""
     return {
@@ -162,7 +162,7 @@ def _take(arrays: Arrays, name: str) -> npt.NDArray[Any]:
     require(name in arrays, f"the array {name} is missing")
     return arrays[name]
 
-
+# %% ../../nbs/formula/file.ipynb #4f6fadfd
 def _curves(arrays: Arrays) -> tuple[Curve, ...]:
     """Make the curves of a formula."""
     columns = [_take(arrays, f"curves.{name}") for name in _CURVE_ARRAYS]
@@ -193,7 +193,7 @@ def _trees(arrays: Arrays, precisions: Any) -> tuple[Trees, ...]:
 
     return tuple(one(i, precision) for i, precision in enumerate(precisions))
 
-
+# %% ../../nbs/formula/file.ipynb #f379dc5f
 def _from_parts(arrays: Arrays, content: Mapping[str, Any]) -> Formula:
     """Put a formula together and check it."""
     for name in ("columns", "derived", "labels"):
@@ -232,7 +232,7 @@ def _is_pickle(data: bytes) -> bool:
     except Exception:  # a text or an image ends here, in any way
         return False
 
-
+# %% ../../nbs/formula/file.ipynb #7d85b696
 def _refuse_others(data: bytes) -> None:
     """Raise a ModelFileError that names what a file is, if that can be told and it is no safetensors file."""
     if not data:

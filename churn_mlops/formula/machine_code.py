@@ -60,7 +60,7 @@ def _few(X: Any, totals: Any, roots: Any, nodes: Any, value: Any) -> None:
             for k in range(n):
                 totals[i] += value[at[k]]
 
-
+# %% ../../nbs/formula/machine_code.ipynb #68dfb499
 def _many(X: Any, totals: Any, roots: Any, nodes: Any, value: Any) -> None:
     """Add up the leaves of each row, sixteen rows side by side; numba compiles this."""
     at = np.empty(16, np.int64)

@@ -109,7 +109,7 @@ def _number_block(column: Column, raw: Any, at: int, shares: Shares) -> Block:
 
     return block
 
-
+# %% ../../nbs/formula/many.ipynb #955202ed
 def _category_block(column: Column, raw: Any, at: int, shares: Shares) -> Block:
     """Return what works out a block of categories."""
     codes, places = read_categories(column, raw), category_places(column)
@@ -196,7 +196,7 @@ def _write_bytes(trees: Trees) -> tuple[list[tuple[int, float]], list[_Byte]]:
             written.append(([step for fork in forks if (step := _step(*fork, start))], table))
     return list(splits), written
 
-
+# %% ../../nbs/formula/many.ipynb #637191c6
 BatchWalk: TypeAlias = Callable[[npt.NDArray[Any], FloatArray], None]
 
 

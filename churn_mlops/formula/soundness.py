@@ -77,7 +77,7 @@ def _check_column(column: Column) -> None:
     require(sized and all(map(_is_number, column.averages)), f"column {name} has averages that do not fit its features")
     _check_example(column)
 
-
+# %% ../../nbs/formula/soundness.ipynb #485b4933
 def _check_example(column: Column) -> None:
     """Check the typical value of a column."""
     example, text = column.example, f"column {column.name!r} has an example of another kind"
@@ -158,7 +158,7 @@ def check_trees(trees: Trees, n_features: int) -> None:
     require(single, "a threshold is no number of single precision")
     _check_order(trees, n_nodes)
 
-
+# %% ../../nbs/formula/soundness.ipynb #04672c2f
 def _check_order(trees: Trees, n_nodes: int) -> None:
     """Check that each node's stretch is made up of those of its children."""
     start, end = trees.roots.astype(np.int64), np.append(trees.roots[1:], n_nodes).astype(np.int64)
@@ -223,7 +223,7 @@ def _check_record(record: "ModelRecord") -> None:
     require(_is_count(record.n_rows) and type(record.has_names) is bool, "the record of the model has an odd number")
     require(all(map(_is_number, record.metrics.values())), "the record of the model has an odd metric")
 
-
+# %% ../../nbs/formula/soundness.ipynb #fb15a471
 def check_formula(formula: "Formula") -> None:
     """Check a formula that came from outside, before anything is computed with it.
 
@@ -260,7 +260,7 @@ def check_formula(formula: "Formula") -> None:
     seen = formula.record.raw_columns
     require(not seen or set(formula.inputs) <= set(seen), "the model needs a column that training did not see")
 
-
+# %% ../../nbs/formula/soundness.ipynb #ba135d4c
 def _check_labels(labels: Any) -> None:
     """Check that there are two different labels."""
     two = type(labels) is tuple and len(labels) == 2 and type(labels[0]) is type(labels[1])

@@ -57,7 +57,7 @@ def _versions() -> dict[str, str]:
     libraries = {name: version(name) for name in ("numpy", "pandas", "scikit-learn")}
     return {"python": platform.python_version(), "churn_mlops": __version__, **libraries}
 
-
+# %% ../../nbs/models/churn_model.ipynb #ff8f7e40
 def write_down(
     model_type: str,
     params: Mapping[str, Any],
