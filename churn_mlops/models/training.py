@@ -419,7 +419,7 @@ def _threshold(
     folds = settings.model.cv_folds or 5
     return choose_threshold(model, parts, economics, folds=folds, seed=settings.split.seed, time=time, groups=groups)
 
-
+# %% ../../nbs/models/training.ipynb #26288ccf
 def _cross_validate(
     model: ChurnModel, customers: Customers, settings: Settings, advance: Any, threshold: float
 ) -> pd.DataFrame:
@@ -451,7 +451,7 @@ def _save(model: ChurnModel, customers: Customers, parts: Split, economics: Econ
         write_retention_list(settings.output.retention_list, model, customers, economics, budget, scores)
     return path
 
-
+# %% ../../nbs/models/training.ipynb #1ba81184
 def _write_report(
     settings: Settings,
     model: ChurnModel,
@@ -476,7 +476,7 @@ def _write_report(
         truth=truth,
     ).save_folder(settings.output.report or "")
 
-
+# %% ../../nbs/models/training.ipynb #8d220dfa
 def _figures(folds: pd.DataFrame, customers: Customers, parts: Split) -> dict[str, Any]:
     """Return what a result says of the folds, and how many customers there were."""
     return {

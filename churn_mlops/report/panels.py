@@ -140,7 +140,7 @@ def _choice(column: Column, value: Any, gaps: bool, **shown: Any) -> Any:
         return _widgets().Checkbox(value=bool(value), indent=True, **shown)
     return _widgets().Dropdown(options=[*options, *[_MISSING] * gaps], value=chosen, **shown)
 
-
+# %% ../../nbs/report/panels.ipynb #9781a69b
 def _controls(name: str, column: Column, value: Any) -> dict[str, Any]:
     """Make the controls of a column: one, and a tick box for the gap beside a slider."""
     gap = is_gap(value)
