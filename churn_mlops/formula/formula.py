@@ -302,7 +302,7 @@ class Formula:
 
     def __str__(self) -> str:
         record, n_trees = self.record, sum(map(len, self.trees))
-        made = f"{record.model_type or 'formula'}, trained on {record.n_rows:,} customers {record.trained_at}".rstrip()
+        made = f"{record.model_type or 'formula'}, trained on {record.n_rows:,} customers, {record.trained_at}".rstrip(", ")
         parts = [f"{self.intercept:+.3f}", *[f"{len(self.curves)} curves"] * bool(self.curves)]
         parts += [f"{n_trees:,} trees with {sum(int(t.is_leaf.sum()) for t in self.trees):,} leaves"] * bool(n_trees)
         outcome = "log-odds" if self.link == "logit" else "probability"
