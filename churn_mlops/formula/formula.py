@@ -92,11 +92,15 @@ def describe_column(column: Column) -> str:
     return f"{low:g} to {high:g}"
 
 # %% ../../nbs/formula/formula.ipynb #15932f2c
-def _drawing(column: Column, curve: Curve, scale: float) -> str:
-    """Draw what a column of numbers adds to the log-odds, within ±scale, as SVG."""
+def _heights(column: Column, curve: Curve) -> FloatArray:
+    """Return what a column of numbers adds to the log-odds at sixty values over its range."""
     x = np.linspace(column.minimum, column.maximum, 60)
-    y = curve((x - column.mean) / column.scale)
-    points = " ".join(f"{i / 59 * 160:.1f},{20 - 18 * value / scale:.1f}" for i, value in enumerate(y))
+    return curve((x - column.mean) / column.scale)
+
+
+def _drawing(column: Column, heights: FloatArray, scale: float) -> str:
+    """Draw heights within ±scale as SVG."""
+    points = " ".join(f"{i / 59 * 160:.1f},{20 - 18 * y / scale:.1f}" for i, y in enumerate(heights))
     zero = '<line x1="0" y1="20" x2="160" y2="20" stroke="#999" stroke-width="0.5"/>'
     drawn = f'<polyline points="{points}" fill="none" stroke="#1668a8" stroke-width="2"/>'
     return f'<svg width="160" height="40" role="img" aria-label="curve of {escape(column.name)}">{zero}{drawn}</svg>'
@@ -113,24 +117,23 @@ def draw_formula(formula: "Formula") -> str:
     -------
     str
     """
-    curves = {curve.feature: curve for curve in formula.curves}
-    at, rows, scale = 0, [], max([1e-9, *(float(np.abs(_ends(c)).max()) for c in formula.curves)])
+    curves, at = {curve.feature: curve for curve in formula.curves}, 0
+    heights: dict[str, FloatArray] = {}
+    adds: dict[str, str] = {}
     for column in formula.columns:
-        if column.kind != "categorical":
-            adds = _drawing(column, curves[at], scale) if at in curves else ""
-        else:
-            own = [curves[i] for i in range(at, at + column.n_features) if i in curves]
-            names = column.feature_names
-            adds = ", ".join(f"{escape(names[c.feature - at])} {_ends(c)[1]:+.2f}" for c in own[:6])
-        rows.append(f"<tr><td>{escape(column.name)}</td><td>{escape(describe_column(column))}</td><td>{adds}</td></tr>")
+        if column.kind == "categorical":
+            own = [(name, curves[at + i]) for i, name in enumerate(column.feature_names) if at + i in curves]
+            told = [f"{name.removeprefix(column.name + '_')} {curve(np.ones(1))[0]:+.2f}" for name, curve in own[:6]]
+            adds[column.name] = escape(", ".join(told))
+        elif at in curves:
+            heights[column.name] = _heights(column, curves[at])
         at += column.n_features
+    scale = max([1e-9, *(float(np.abs(each).max()) for each in heights.values())])
+    adds |= {name: _drawing(formula.named_columns[name], each, scale) for name, each in heights.items()}
+    rows = [(escape(c.name), escape(describe_column(c)), adds.get(c.name, "")) for c in formula.columns]
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     head = "<tr><th>column</th><th>holds</th><th>adds to the log-odds</th></tr>"
-    return f"<p>{escape(str(formula).splitlines()[1])}</p><table>{head}{''.join(rows)}</table>"
-
-
-def _ends(curve: Curve) -> FloatArray:
-    """Return what a feature adds at 0 and at 1."""
-    return curve(np.array([0.0, 1.0]))
+    return f"<p>{escape(str(formula).splitlines()[1])}</p><table>{head}{body}</table>"
 
 # %% ../../nbs/formula/formula.ipynb #0f72c225
 @dataclass(frozen=True, eq=False, repr=False)
@@ -302,7 +305,9 @@ class Formula:
 
     def __str__(self) -> str:
         record, n_trees = self.record, sum(map(len, self.trees))
-        made = f"{record.model_type or 'formula'}, trained on {record.n_rows:,} customers, {record.trained_at}".rstrip(", ")
+        made = f"{record.model_type or 'formula'}, trained on {record.n_rows:,} customers, {record.trained_at}".rstrip(
+            ", "
+        )
         parts = [f"{self.intercept:+.3f}", *[f"{len(self.curves)} curves"] * bool(self.curves)]
         parts += [f"{n_trees:,} trees with {sum(int(t.is_leaf.sum()) for t in self.trees):,} leaves"] * bool(n_trees)
         outcome = "log-odds" if self.link == "logit" else "probability"
