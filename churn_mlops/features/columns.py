@@ -42,11 +42,19 @@ def find_gaps(column: pd.Series) -> npt.NDArray[np.bool_]:
     return np.asarray(column.isna() | (column.astype(str).str.strip() == ""), dtype=bool)
 
 # %% ../../nbs/features/columns.ipynb #3fe81945
+def _count_values(column: pd.Series) -> list[tuple[Any, int]]:
+    """Count the different values of a column; 1, 1.0 and True are three of them."""
+    if column.dtype != object:
+        return [(value, int(count)) for value, count in column.value_counts(sort=False).items() if count]
+    counted = Counter((type(value), value) for value in column.tolist())
+    return [(value, count) for (_, value), count in counted.items()]
+
+
 def _different_values(column: pd.Series) -> list[Any]:
     """Return the different values of a column of objects without gaps; none of a column of numbers or dates."""
     if isinstance(column.dtype, np.dtype) and column.dtype != object:
         return []
-    return [value for value in column.drop_duplicates().tolist() if not is_gap(value)]
+    return [value for value, _ in _count_values(column) if not is_gap(value)]
 
 
 def _fits(values: list[Any], read: Any) -> bool:
@@ -116,9 +124,9 @@ def _learn_numbers(name: str, kind: Kind, numbers: FloatArray, **known: Any) -> 
 def _learn_categories(column: pd.Series, values: list[Any], max_categories: int) -> Column:
     """Learn what remains of a column of categories; ``values`` are its different ones."""
     counts: Counter[str] = Counter()
-    for value, count in column.value_counts(sort=False).items():
-        if count and not is_gap(value):
-            counts[str(value)] += int(count)
+    for value, count in _count_values(column):
+        if not is_gap(value):
+            counts[str(value)] += count
     frequent = sorted(counts, key=lambda value: (-counts[value], value))
     categories = sorted(frequent[:max_categories])
     n_gaps, n_rare = len(column) - counts.total(), counts.total() - sum(counts[value] for value in categories)
