@@ -289,7 +289,7 @@ def test_a_file_cut_short_anywhere_is_refused(name, sound):
     whole = sound[name].read_bytes()
     ends = int.from_bytes(whole[:8], "little") + 8
     for length in {*range(0, 40), *range(40, len(whole), 97), ends - 1, ends, ends + 1, len(whole) - 1}:
-        with pytest.raises(ModelFileError):
+        with pytest.raises(ModelFileError, match="damaged" if length > 9 else None):
             from_bytes(whole[:length])
     for more in (b"?", bytes(8), whole):
         with pytest.raises(ModelFileError):

@@ -45,16 +45,10 @@ class Curve:
         u = np.clip(x, self.minimum, self.maximum)
         if self.log_unit:
             u = np.log1p((u - self.minimum) / self.log_unit)
-        cubic, square, linear, constant = self.coefficients
-        if len(self.starts) == 1:
-            d = u - self.starts[0]
-            line = linear[0] * d + constant[0]
-            return np.asarray(
-                ((cubic[0] * d + square[0]) * d + linear[0]) * d + constant[0] if cubic[0] or square[0] else line
-            )
-        piece = np.searchsorted(self.starts[1:], u, side="right")
-        d = u - self.starts[piece]
-        return np.asarray(((cubic[piece] * d + square[piece]) * d + linear[piece]) * d + constant[piece])
+        piece = np.searchsorted(self.starts[1:], u, side="right") if len(self.starts) > 1 else 0
+        cubic, square, linear, constant = self.coefficients[:, piece]
+        d, straight = u - self.starts[piece], len(self.starts) == 1 and not (cubic or square)
+        return np.asarray((linear if straight else (cubic * d + square) * d + linear) * d + constant)
 
     def scaled(self, weight: float) -> "Curve":
         """Return the curve times a weight."""

@@ -260,8 +260,10 @@ def _refuse_others(data: bytes) -> None:
 def _header(data: bytes) -> dict[str, Any]:
     """Return the JSON under this package's key of a safetensors file."""
     size = int.from_bytes(data[:8], "little")
-    if not 2 <= size <= len(data) - 8 or data[8:9] != b"{":
+    if not data.startswith(b"{", 8) or size < 2:
         raise ModelFileError("is not a churn_mlops model file")
+    if size > len(data) - 8:
+        raise ModelFileError("is damaged: it ends in the middle of its header")
     try:
         text = json.loads(data[8 : 8 + size]).get("__metadata__", {}).get(_KEY)
     except (ValueError, RecursionError, AttributeError):
@@ -277,7 +279,7 @@ def _header(data: bytes) -> dict[str, Any]:
         )
     return content
 
-
+# %% ../../nbs/formula/file.ipynb #da3b85f4
 def from_bytes(data: bytes) -> Formula:
     """Read a formula from the content of a file, and check every number of it.
 

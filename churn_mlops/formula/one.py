@@ -14,11 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .curves import Curve, compile_curve
-from .encoding import FURTHEST, CategoryCodes, Column, FloatArray, boolean_of, category_places
+from .encoding import FURTHEST, Column, FloatArray, boolean_of, category_places, number_of
 from .trees import Trees
-
-# %% ../../nbs/formula/one.ipynb #56009a9d
-from .encoding import date_of, days_and_month, is_gap, number_of
 
 # %% ../../nbs/formula/one.ipynb #e093986f
 Writer: TypeAlias = Callable[[Any, list[float]], float]
@@ -77,6 +74,9 @@ def _write_number(column: Column, at: int, shares: Shares) -> Writer:
         return share(scaled) + unmarked
 
     return write
+
+# %% ../../nbs/formula/one.ipynb #bb4d474f
+from .encoding import CategoryCodes, date_of, days_and_month, is_gap
 
 # %% ../../nbs/formula/one.ipynb #c1ce9983
 def _write_category(column: Column, at: int, shares: Shares) -> Writer:
