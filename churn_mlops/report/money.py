@@ -38,6 +38,23 @@ def campaign_points(case: Case, curve: pd.DataFrame) -> dict[str, dict[str, floa
         }
     return found
 
+# %% ../../nbs/report/money.ipynb #ec765c60
+def campaigns_table(campaigns: dict[str, dict[str, float]], n_customers: int) -> Html:
+    """Show campaigns side by side."""
+    rows = [
+        [
+            name,
+            f"{each['threshold']:.3f}",
+            f"{each['contacted']:,.0f} ({each['share']:.0%})",
+            f"{each['reached']:,.0f}",
+            f"{each['profit']:,.2f}",
+            f"{each['profit'] * n_customers:,.0f}",
+        ]
+        for name, each in campaigns.items()
+    ]
+    header = ["campaign", "threshold", "contacted", "churners reached", "profit per customer", "profit"]
+    return table(header, rows, "Campaigns on the test customers")
+
 # %% ../../nbs/report/money.ipynb #8808482c
 def _draw_profit(axes: "Axes", curve: pd.DataFrame, campaigns: dict[str, dict[str, float]]) -> None:
     """Draw the profit of each length of the list, with the best threshold and 0.5 marked."""
@@ -85,26 +102,11 @@ def money_section(case: Case, economics: Economics | None) -> list[Html]:
     curve = profit_curve(case.y, case.proba, economics, values)
     campaigns = campaign_points(case, curve)
     best = campaigns["best threshold"]
-    rows = [
-        [
-            name,
-            f"{each['threshold']:.3f}",
-            f"{each['contacted']:,.0f} ({each['share']:.0%})",
-            f"{each['reached']:,.0f}",
-            f"{each['profit']:,.2f}",
-            f"{each['profit'] * len(case.y):,.0f}",
-        ]
-        for name, each in campaigns.items()
-    ]
+    empc = expected_maximum_profit(case.y, case.proba, economics, values)
     figures = [
         ["MPC, maximum profit", f"{best['profit']:,.2f}", "per customer, at the best threshold"],
-        [
-            "EMPC, expected maximum profit",
-            f"{expected_maximum_profit(case.y, case.proba, economics, values):,.2f}",
-            "the same, averaged over the acceptance rate",
-        ],
+        ["EMPC, expected maximum profit", f"{empc:,.2f}", "the same, averaged over the acceptance rate"],
     ]
-    header = ["campaign", "threshold", "contacted", "churners reached", "profit per customer", "profit"]
     alt = f"Profit curve: it is highest, {best['profit']:,.2f} per customer, where {best['share']:.0%} are contacted."
     note = (
         "The best threshold is found on the customers that it is tried on, so its profit is a little flattered; choose "
@@ -115,7 +117,7 @@ def money_section(case: Case, economics: Economics | None) -> list[Html]:
         paragraph(_profit_words(best, campaigns["threshold 0.5"], len(case.y)), "lead"),
         paragraph(_assumptions(economics)),
         gallery(picture(lambda axes: _draw_profit(axes, curve, campaigns), "Profit curve", alt)),
-        table(header, rows, "Campaigns on the test customers"),
+        campaigns_table(campaigns, len(case.y)),
         table(["metric", "amount", "meaning"], figures, "Profit metrics"),
         paragraph(note, "note"),
     ]

@@ -31,7 +31,7 @@ from churn_mlops.report.case import (
 )
 from .columns import column_importance, columns_section
 from .money import money_section, money_summary
-from .page import from_to, page
+from .page import Html, from_to, page
 from .pictures import require_matplotlib
 from .quality import decisions_section, figures_frame, figures_section, others_of
 from .scores import probabilities_section, ranking_section
@@ -47,13 +47,25 @@ def _write(path: Path, text: str) -> Path:
         raise type(error)(error.errno, f"The report was not written: {error.strerror}", str(path)) from error
     return path
 
+# %% ../../nbs/report/report.ipynb #0f6b786c
+@dataclass(frozen=True, repr=False)
+class EvaluationReport:
+    """A report on a model: a page for people, and its figures for programs.
 
-@dataclass(frozen=True)
-class _Page:
-    """A page that shows itself in a notebook and writes itself to a file."""
+    Attributes
+    ----------
+    title : str
+        The title of the page.
+    html : str
+        An HTML document without scripts, whose pictures are in it and which asks no other host for anything.
+    """
 
     title: str
     html: str
+    _figures: pd.DataFrame = field(compare=False)
+
+    def __repr__(self) -> str:
+        return f"<EvaluationReport {self.title!r}: .to_frame(), .save(path)>"
 
     def _repr_html_(self) -> str:
         """Show the page in a notebook, in a frame of its own."""
@@ -61,6 +73,18 @@ class _Page:
             f'<iframe sandbox="" title="{escape(self.title)}" srcdoc="{escape(self.html)}" loading="lazy" '
             'style="width: 100%; height: 80vh; border: 1px solid #8888"></iframe>'
         )
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the figures, one row for each metric.
+
+        Returns
+        -------
+        DataFrame
+            The columns of `evaluation_table`: ``value``, ``low``, ``high``, ``always_no`` and, as far as the report
+            was given what they need, ``logistic_regression`` and ``best_possible``; and ``cv_mean`` and ``cv_std``
+            of a cross-validation.
+        """
+        return self._figures.copy()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the page to a file, at once or not at all; missing folders are made.
@@ -81,36 +105,6 @@ class _Page:
             If the file cannot be written: no room, no permission, a folder of that name.
         """
         return _write(Path(path), self.html)
-
-# %% ../../nbs/report/report.ipynb #0f6b786c
-@dataclass(frozen=True, repr=False)
-class EvaluationReport(_Page):
-    """A report on a model: a page for people, and its figures for programs.
-
-    Attributes
-    ----------
-    title : str
-        The title of the page.
-    html : str
-        An HTML document without scripts, whose pictures are in it and which asks no other host for anything.
-    """
-
-    _figures: pd.DataFrame = field(compare=False)
-
-    def __repr__(self) -> str:
-        return f"<EvaluationReport {self.title!r}: .to_frame(), .save(path)>"
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return the figures, one row for each metric.
-
-        Returns
-        -------
-        DataFrame
-            The columns of `evaluation_table`: ``value``, ``low``, ``high``, ``always_no`` and, as far as the report
-            was given what they need, ``logistic_regression`` and ``best_possible``; and ``cv_mean`` and ``cv_std``
-            of a cross-validation.
-        """
-        return self._figures.copy()
 
     def save_folder(self, folder: str | os.PathLike[str]) -> Path:
         """Write the page and its figures: ``report.html`` and ``metrics.csv``.
@@ -154,6 +148,9 @@ def check_report_folder(folder: Path) -> None:
     require_matplotlib()
 
 # %% ../../nbs/report/report.ipynb #8fb0aac1
+_FOOTER = f"Made by churn_mlops {__version__}."
+
+
 def _about(case: Case) -> str:
     """Say in a sentence what the report is about."""
     model = case.model
@@ -178,6 +175,31 @@ def _lead(case: Case, frame: pd.DataFrame, economics: Economics | None, findings
         _about(case),
     ]
     return " ".join(sentences)
+
+# %% ../../nbs/report/report.ipynb #e842b2fe
+def score_sections(case: Case, frame: pd.DataFrame, economics: Economics | None) -> dict[str, list[Html]]:
+    """Return the sections on what the scores are good for."""
+    return {
+        "Decisions": decisions_section(case),
+        "Ranking": ranking_section(case, frame),
+        "Probabilities": probabilities_section(case),
+        "Money": money_section(case, economics),
+    }
+
+
+def customer_sections(
+    case: Case, segments: Sequence[str] | None, X_train: pd.DataFrame | None, y_train: Any
+) -> dict[str, list[Html]]:
+    """Return the sections on what the model looks at, and how it does on parts of the customers."""
+    if unknown := [name for name in segments or () if name not in case.X]:
+        raise ValueError(f"segments: the table has no column {unknown[0]!r}")
+    importance = column_importance(case)
+    return {
+        "What it looks at": columns_section(case, importance),
+        "Segments": segments_section(case, importance, segments),
+        "Training and test": drift_section(case, X_train, y_train),
+        "Columns left out": left_out_section(case),
+    }
 
 # %% ../../nbs/report/report.ipynb #47a56d6e
 def evaluate_report(
@@ -240,24 +262,15 @@ def evaluate_report(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # what is odd about the table was said before
         case = examine(model, X, y)
-        for name in segments or ():
-            if name not in case.X:
-                raise ValueError(f"segments: the table has no column {name!r}")
-        importance, others = column_importance(case), others_of(case, X_train, y_train, truth)
+        about_customers = customer_sections(case, segments, X_train, y_train)
+        others = others_of(case, X_train, y_train, truth)
         frame = figures_frame(case, cv, others)
         sections = {
             "What was trained": training_section(case),
             "What was noticed": findings_section(findings),
             "How good it is": figures_section(case, frame, cv, others),
-            "Decisions": decisions_section(case),
-            "Ranking": ranking_section(case, frame),
-            "Probabilities": probabilities_section(case),
-            "Money": money_section(case, economics),
-            "What it looks at": columns_section(case, importance),
-            "Segments": segments_section(case, importance, segments),
-            "Training and test": drift_section(case, X_train, y_train),
-            "Columns left out": left_out_section(case),
+            **score_sections(case, frame, economics),
+            **about_customers,
             "What this report does not know": limits_section(case, economics),
         }
-    html = page(title, _lead(case, frame, economics, findings), sections, f"Made by churn_mlops {__version__}.")
-    return EvaluationReport(title, html, frame)
+    return EvaluationReport(title, page(title, _lead(case, frame, economics, findings), sections, _FOOTER), frame)

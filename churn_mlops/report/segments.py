@@ -110,23 +110,29 @@ def segments_section(case: Case, importance: pd.DataFrame, chosen: Sequence[str]
     )
     return [paragraph(words), *(_segment_table(case, name, segments) for name, segments in cut.items())]
 
+# %% ../../nbs/report/segments.ipynb #32f5718c
+_PARTS = 10  # of a population stability index
+
+
+def drift_sentences(before: FloatArray, after: FloatArray) -> str:
+    """Say how far scores have moved, and whether chance explains it."""
+    psi = population_stability_index(before, after, _PARTS)
+    chance = float(chi2.ppf(0.95, _PARTS - 1) * (1 / len(before) + 1 / len(after)))
+    gap = after.mean() - before.mean()
+    verdict = "no more than chance explains" if psi <= chance else "more than chance explains"
+    if psi > chance:
+        verdict += ": a small change" if psi < 0.1 else ": a change" if psi < 0.25 else ": a large change"
+    return (
+        f"The mean score is {100 * abs(gap):.1f} points {'higher' if gap >= 0 else 'lower'} in the test than in training. "
+        f"The population stability index is {psi:.3f}, {verdict} (up to {chance:.3f})."
+    )
+
 # %% ../../nbs/report/segments.ipynb #f6ad822d
 def drift_section(case: Case, X_train: pd.DataFrame | None, y_train: Any) -> list[Html]:
     """Show whether the scores have moved between training and test."""
     if X_train is None:
         return [paragraph("The training customers were not given, so nothing can be said about a change since then.")]
     before = np.asarray(case.model.predict_proba(tidy(X_train)), dtype=np.float64)[:, 1]
-    bins = 10
-    psi = population_stability_index(before, case.proba, bins)
-    chance = float(chi2.ppf(0.95, bins - 1) * (1 / len(before) + 1 / len(case.proba)))
-    gap = case.proba.mean() - before.mean()
-    verdict = "no more than chance explains" if psi <= chance else "more than chance explains"
-    if psi > chance:
-        verdict += ": a small change" if psi < 0.1 else ": a change" if psi < 0.25 else ": a large change"
-    words = (
-        f"The mean score is {100 * abs(gap):.1f} points {'higher' if gap >= 0 else 'lower'} in the test than in training. The population stability "
-        f"index is {psi:.3f}, {verdict} (up to {chance:.3f})."
-    )
     rates = ["–", f"{case.rate:.1%}"]  # noqa: RUF001
     if y_train is not None:
         rates[0] = f"{(np.asarray(y_train) == case.model.classes_[1]).mean():.1%}"
@@ -141,7 +147,7 @@ def drift_section(case: Case, X_train: pd.DataFrame | None, y_train: Any) -> lis
         "Risk Model Validation 14(4). A model that fits its training customers too closely moves the index as well."
     )
     return [
-        paragraph(words, "lead"),
+        paragraph(drift_sentences(before, case.proba), "lead"),
         table(["customers", "how many", "mean score", "median score", "churned"], rows, "Scores in training and test"),
         paragraph(note, "note"),
     ]
