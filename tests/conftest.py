@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -50,6 +51,15 @@ def clean_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, copy / name, follow_symlinks=False)
     return copy
+
+
+@pytest.fixture(scope="session")
+def oldest_releases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a constraints file of the oldest releases that pyproject.toml allows in the base install."""
+    allowed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    file = tmp_path_factory.mktemp("releases") / "oldest.txt"
+    file.write_text("\n".join(allowed).replace(">=", "=="))
+    return file
 
 
 @pytest.fixture(scope="session")

@@ -734,15 +734,15 @@ def answers_of(python, room, folder, files, **environment):
 
 
 @pytest.mark.slow
-def test_numpy_and_safetensors_are_enough(files, tmp_path):
+@pytest.mark.parametrize("releases", ["oldest", "newest"])
+def test_numpy_and_safetensors_are_enough(releases, files, oldest_releases, tmp_path):
+    constraints = oldest_releases if releases == "oldest" else ROOT / "constraints.txt"
     package, room = Path(churn_mlops.formula.__file__).parents[1], "churn_mlops.formula"
     shutil.copytree(package, tmp_path / "work" / "churn_mlops", ignore=shutil.ignore_patterns("__pycache__"))
     venv.create(tmp_path / "venv", with_pip=False)  # the pip of this environment installs into it
     python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--disable-pip-version-check"]
-    done = subprocess.run(
-        [*pip, "-c", str(ROOT / "constraints.txt"), "numpy", "safetensors"], capture_output=True, text=True
-    )
+    done = subprocess.run([*pip, "-c", str(constraints), "numpy", "safetensors"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     modules = answers_of(python, room, tmp_path / "work", files)
     assert {name for name in modules if not name.startswith("_")} == {"churn_mlops", "numpy", "safetensors"}

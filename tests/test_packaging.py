@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from churn_mlops.data import generate_sample_data
+from churn_mlops.models import ChurnPredictor
+
 ROOT = Path(__file__).resolve().parent.parent
 API_HINT = 'pip install "churn_mlops[api]"'
 
@@ -60,19 +63,22 @@ def wheel_names(wheel: Path) -> set[str]:
         return set(archive.namelist())
 
 
-@pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+def install(wheel: Path, home: Path, constraints: Path) -> Installed:
     """Install the wheel with its base dependencies, and none of the extras, into a new virtual environment."""
-    home = tmp_path_factory.mktemp("installed")
     venv.create(home / "venv", with_pip=False)  # the pip of this environment installs into it
     scripts = home / "venv" / ("Scripts" if os.name == "nt" else "bin")
     (home / "work").mkdir()
-    environment = Installed(scripts, home / "work")
     pip = [sys.executable, "-m", "pip", "--python", str(scripts / "python"), "install", "--quiet", "--no-compile"]
-    command = [*pip, "--disable-pip-version-check", "-c", str(ROOT / "constraints.txt"), str(wheel)]
+    command = [*pip, "--disable-pip-version-check", "-c", str(constraints), str(wheel)]
     done = subprocess.run(command, cwd=home, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return environment
+    return Installed(scripts, home / "work")
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """Install the wheel with the releases that CI tests."""
+    return install(wheel, tmp_path_factory.mktemp("installed"), ROOT / "constraints.txt")
 
 
 def test_wheel_holds_every_module(wheel_names: set[str]) -> None:
@@ -141,6 +147,23 @@ def test_churn_train_works_after_a_plain_install(installed: Installed) -> None:
     assert done.returncode == 0, done.stderr
     assert isinstance(json.loads(done.stdout), dict)
     assert (installed.folder / "out" / "model.safetensors").is_file()
+
+
+def test_the_oldest_releases_that_are_allowed_train_and_predict(
+    wheel: Path, oldest_releases: Path, tmp_path: Path
+) -> None:
+    oldest = install(wheel, tmp_path, oldest_releases)
+    assert oldest.run("churn-train", "--help").returncode == 0
+    done = oldest.run("churn-train", "--json", "--cv-folds", "0", "--output", "model")
+    assert done.returncode == 0, done.stderr
+    code = """
+from churn_mlops.data import generate_sample_data
+from churn_mlops.models import ChurnPredictor
+print(ChurnPredictor("model").predict(generate_sample_data().iloc[0].to_dict())["churn_probability"])
+"""
+    customer = generate_sample_data().iloc[0].to_dict()
+    expected = ChurnPredictor(oldest.folder / "model").predict(customer)["churn_probability"]
+    assert float(oldest.python(code)) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("module", ["churn_mlops", "churn_mlops.commands"])
