@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from .formula.file import write_file_atomically as write_file_atomically
+from .formula.file import NewFile as NewFile
+from .formula.file import write_files as write_files
 
 # %% ../nbs/utils.ipynb #9f5aad7d
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from safetensors.numpy import save as save_arrays
 from churn_mlops.data import generate_sample_data
 from churn_mlops.formula import Formula, ModelFileError, ModelRecord, UnsafeModelError, load
 from churn_mlops.formula.encoding import Column
-from churn_mlops.formula.file import from_bytes, to_bytes, write_file_atomically
+from churn_mlops.formula.file import NewFile, from_bytes, to_bytes, write_files
 from churn_mlops.learners.registry import MODEL_TYPES
 from churn_mlops.models import ChurnModel, ChurnPredictor
 
@@ -609,8 +609,74 @@ def test_numbers_of_numpy_are_plain_in_the_record(tmp_path):
 
 
 def test_a_file_is_written_in_one_step(tmp_path):
-    write_file_atomically(tmp_path / "new" / "file", b"whole")
+    write_files(NewFile(tmp_path / "new" / "file", b"whole"))
     assert {p.name: p.read_bytes() for p in (tmp_path / "new").iterdir()} == {"file": b"whole"}
+
+
+def together(folder, content):
+    return [NewFile(folder / name, content, name) for name in ("list", "report", "model")]
+
+
+@pytest.mark.parametrize("name", ["list", "report", "model"])
+@pytest.mark.parametrize("failing", ["fsync", "chmod"])
+def test_files_that_belong_together_are_all_written_or_none(name, failing, tmp_path, monkeypatch):
+    write_files(*together(tmp_path, b"old"))
+    calls, real = iter(["list", "report", "model"]), getattr(Path, failing, None) or getattr(os, failing)
+
+    def fail_at(*args, **kwargs):
+        if next(calls) == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(Path if failing == "chmod" else os, failing, fail_at)
+    with pytest.raises(OSError, match=f"The {name} was not written: No space left on device: '{tmp_path / name}'"):
+        write_files(*together(tmp_path, b"new"))
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == dict.fromkeys(["list", "report", "model"], b"old")
+
+
+def test_a_folder_in_the_place_of_the_last_file_leaves_the_others_as_they_were(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "list").write_bytes(b"old")
+    with pytest.raises(IsADirectoryError, match="The model was not written"):
+        write_files(*together(tmp_path, b"new"))
+    assert (tmp_path / "list").read_bytes() == b"old"
+    assert {p.name for p in tmp_path.iterdir()} == {"list", "model"}
+
+
+def test_a_link_goes_on_pointing_to_its_file(tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "current").symlink_to(Path("models") / "may")
+    for content in (b"first", b"second"):
+        write_files(NewFile(tmp_path / "current", content))
+        assert (tmp_path / "current").is_symlink()
+        assert (tmp_path / "models" / "may").read_bytes() == content
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444])
+def test_a_file_keeps_its_permissions(mode, tmp_path):
+    (tmp_path / "model").touch()
+    (tmp_path / "model").chmod(mode)
+    write_files(NewFile(tmp_path / "model", b"new"))
+    assert (tmp_path / "model").stat().st_mode & 0o7777 == mode
+
+
+def test_what_only_its_owner_may_read_is_never_readable_by_others(tmp_path, monkeypatch):
+    (tmp_path / "model").touch(mode=0o600)
+    seen, real = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (seen.append(os.fstat(descriptor).st_mode), real(descriptor)))
+    write_files(NewFile(tmp_path / "model", b"new"))
+    assert seen[0] & 0o077 == 0
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    got = []
+    reader = threading.Thread(target=lambda: got.append((tmp_path / "pipe").read_bytes()))
+    reader.start()
+    write_files(NewFile(tmp_path / "pipe", b"content"))
+    reader.join()
+    assert got == [b"content"]
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_loading_warns_of_nothing(sound):

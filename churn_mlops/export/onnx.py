@@ -29,7 +29,7 @@ from churn_mlops.formula.encoding import (
     read_dates,
     read_numbers,
 )
-from ..formula.file import write_file_atomically
+from ..formula.file import NewFile, write_files
 from ..formula.formula import Formula
 from ..formula.trees import Trees
 from ..utils import require
@@ -443,8 +443,5 @@ def export_onnx(path: str | os.PathLike[str], formula: Formula) -> Path:
     }
     model = _make_model(formula, {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()})
     _check(model, formula)
-    try:
-        write_file_atomically(path, model)
-    except OSError as error:
-        raise type(error)(error.errno, f"The ONNX file was not written: {error.strerror}", str(path)) from error
+    write_files(NewFile(path, model, "ONNX file"))
     return path

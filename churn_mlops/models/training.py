@@ -34,7 +34,7 @@ from ..learners.registry import make_estimator
 from .churn_model import ChurnModel
 from ..report.report import check_report_folder, evaluate_report
 from ..settings import EconomicsSettings, ModelSettings, Settings, SplitSettings
-from ..utils import collect_warnings, spreadsheet_csv, write_file_atomically
+from ..utils import NewFile, collect_warnings, spreadsheet_csv, write_files
 
 # %% ../../nbs/models/training.ipynb #f84b11a8
 def train_model(
@@ -246,7 +246,7 @@ def write_retention_list(
     listed = retention_list(model, customers.X[there], economics, budget, ids=ids, scores=chosen)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".csv":
-        write_file_atomically(path, spreadsheet_csv(listed).encode())
+        write_files(NewFile(path, spreadsheet_csv(listed).encode(), "retention list"))
     else:
         listed.reset_index().to_parquet(path, index=False)
     return len(listed)

@@ -36,16 +36,7 @@ from .pictures import require_matplotlib
 from .quality import decisions_section, figures_frame, figures_section, others_of
 from .scores import probabilities_section, ranking_section
 from .segments import drift_section, segments_section
-from ..utils import spreadsheet_csv, write_file_atomically
-
-# %% ../../nbs/report/report.ipynb #4f023a16
-def _write(path: Path, text: str) -> Path:
-    """Write a file of a report, or say that it was not written."""
-    try:
-        write_file_atomically(path, text.encode(errors="xmlcharrefreplace"))
-    except OSError as error:
-        raise type(error)(error.errno, f"The report was not written: {error.strerror}", str(path)) from error
-    return path
+from ..utils import NewFile, spreadsheet_csv, write_files
 
 # %% ../../nbs/report/report.ipynb #0f6b786c
 @dataclass(frozen=True, repr=False)
@@ -104,10 +95,36 @@ class EvaluationReport:
         OSError
             If the file cannot be written: no room, no permission, a folder of that name.
         """
-        return _write(Path(path), self.html)
+        path = Path(path)
+        write_files(NewFile(path, self._content, "report"))
+        return path
+
+    @property
+    def _content(self) -> bytes:
+        """The page as the content of a file."""
+        return self.html.encode(errors="xmlcharrefreplace")
+
+    def files(self, folder: str | os.PathLike[str]) -> list[NewFile]:
+        """Return the files that `save_folder` writes, for `write_files`.
+
+        Parameters
+        ----------
+        folder : path-like
+            The folder.
+
+        Returns
+        -------
+        list of NewFile
+            ``metrics.csv`` and ``report.html``.
+        """
+        metrics = spreadsheet_csv(self._figures).encode()
+        return [
+            NewFile(Path(folder) / "metrics.csv", metrics, "report"),
+            NewFile(Path(folder) / "report.html", self._content, "report"),
+        ]
 
     def save_folder(self, folder: str | os.PathLike[str]) -> Path:
-        """Write the page and its figures: ``report.html`` and ``metrics.csv``.
+        """Write the page and its figures, both or none: ``report.html`` and ``metrics.csv``.
 
         Parameters
         ----------
@@ -124,8 +141,9 @@ class EvaluationReport:
         OSError
             If a file cannot be written.
         """
-        _write(Path(folder) / "metrics.csv", spreadsheet_csv(self._figures))
-        return self.save(Path(folder) / "report.html")
+        metrics, page = self.files(folder)
+        write_files(metrics, page)
+        return page.path
 
 # %% ../../nbs/report/report.ipynb #01e16f1a
 def check_report_folder(folder: Path) -> None:
