@@ -956,6 +956,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'churn_mlops.models.train._parse_params': ( 'models/train.html#_parse_params',
                                                                                       'churn_mlops/models/train.py'),
                                           'churn_mlops.models.train._report': ('models/train.html#_report', 'churn_mlops/models/train.py'),
+                                          'churn_mlops.models.train._train': ('models/train.html#_train', 'churn_mlops/models/train.py'),
                                           'churn_mlops.models.train._with_model': ( 'models/train.html#_with_model',
                                                                                     'churn_mlops/models/train.py'),
                                           'churn_mlops.models.train.data_options': ( 'models/train.html#data_options',
