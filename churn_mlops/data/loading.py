@@ -23,13 +23,13 @@ from pathlib import Path
 import pandas as pd
 
 from .reading import read_columns
-from ..utils import require
+from ..utils import as_it_was, require
 
 # %% ../../nbs/data/loading.ipynb #50d8d973
 _log = logging.getLogger(__name__)
 
 # %% ../../nbs/data/loading.ipynb #e91258b0
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Path, max_unpacked_mb: int = 1_000) -> bytes:
     """Read a file, unpacked if it is gzipped."""
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")
@@ -38,9 +38,13 @@ def _read_bytes(path: Path) -> bytes:
     raw = path.read_bytes()
     if raw.startswith(b"\x1f\x8b"):
         try:
-            raw = gzip.decompress(raw)
+            raw = gzip.GzipFile(fileobj=io.BytesIO(raw)).read(max_unpacked_mb * 1_000_000 + 1)
         except (EOFError, OSError, zlib.error) as error:
             raise ValueError(f"{path} is a damaged gzip file: {error}") from error
+        if len(raw) > max_unpacked_mb * 1_000_000:
+            raise ValueError(
+                f"{path} unpacks to more than {max_unpacked_mb:,} MB: if it is meant to, raise [data] max_unpacked_mb"
+            )
     if not raw.strip():
         raise ValueError(f"{path} is empty")
     return raw
@@ -155,8 +159,32 @@ def _first_of_each(names: Sequence[str], path: Path, target: str | None) -> list
 # %% ../../nbs/data/loading.ipynb #6deb9fcd
 _MISSING = ["", " ", "?", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "Null", "null"]
 
+
+def _parse(text: str, delimiter: str, n_names: int, types: dict[int, type], keep: list[int]) -> pd.DataFrame:
+    """Let pandas read the columns to keep, under their positions."""
+    return pd.read_csv(
+        io.StringIO(text, newline=""),
+        sep=delimiter,
+        decimal=_find_decimal(text, delimiter),
+        header=0,
+        names=list(range(n_names)),
+        index_col=False,
+        usecols=keep,
+        dtype=types,
+        na_values=_MISSING,
+        keep_default_na=False,
+        skipinitialspace=True,
+        low_memory=False,  # one type a column, whatever the size of the file
+    )
+
 # %% ../../nbs/data/loading.ipynb #8b71ef18
-def load_csv(path: str | PathLike[str], *, target: str | None = None, as_text: Collection[str] = ()) -> pd.DataFrame:
+def load_csv(
+    path: str | PathLike[str],
+    *,
+    target: str | None = None,
+    as_text: Collection[str] = (),
+    max_unpacked_mb: int = 1_000,
+) -> pd.DataFrame:
     """Read customers from a CSV file, finding out its encoding, delimiter and decimal mark.
 
     The file may be gzipped. Delimiters are comma, semicolon, tab or ``|``; encodings are
@@ -165,6 +193,7 @@ def load_csv(path: str | PathLike[str], *, target: str | None = None, as_text: C
     around column names and in front of values are dropped. Columns of numbers with
     blanks among them become numeric; columns with leading zeros (``00123``) stay text.
     Amounts of money, thousands, percentages and written dates are read, see `read_columns`.
+    The apostrophe that keeps a spreadsheet from running a cell, as in ``'=1+1``, is taken away.
 
     Parameters
     ----------
@@ -175,6 +204,8 @@ def load_csv(path: str | PathLike[str], *, target: str | None = None, as_text: C
         labels are left as they are.
     as_text : collection of str
         Other columns whose text is left as it is, such as the id.
+    max_unpacked_mb : int, default 1000
+        The most that a gzipped file may unpack to, in megabytes. Reading takes several times as much memory.
 
     Returns
     -------
@@ -186,8 +217,8 @@ def load_csv(path: str | PathLike[str], *, target: str | None = None, as_text: C
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the path is a folder, if the file is empty, holds no rows or is not text, if a
-        row does not fit the header (the message has its line), or if `target` is repeated.
+        If the path is a folder, if the file is empty, holds no rows, is not text or unpacks to
+        more than the limit, if a row does not fit the header (the message has its line), or if `target` is repeated.
 
     Warns
     -----
@@ -196,37 +227,31 @@ def load_csv(path: str | PathLike[str], *, target: str | None = None, as_text: C
         numbers or dates, or looks like them and was left in doubt.
     """
     path = Path(path)
-    text = _decode(_read_bytes(path), path)
+    text = _decode(_read_bytes(path, max_unpacked_mb), path)
     delimiter = _find_delimiter(text)
     try:
         names, codes = _scan(text, delimiter)
     except ValueError as error:
         raise ValueError(f"{path}, {error}") from error
     keep = _first_of_each(names, path, target)
-    table = pd.read_csv(
-        io.StringIO(text, newline=""),
-        sep=delimiter,
-        decimal=_find_decimal(text, delimiter),
-        header=0,
-        names=list(range(len(names))),
-        index_col=False,
-        usecols=keep,
-        dtype=dict.fromkeys(codes.intersection(keep), str),
-        na_values=_MISSING,
-        keep_default_na=False,
-        skipinitialspace=True,
-        low_memory=False,  # one type a column, whatever the size of the file
-    )
-    return read_columns(table.set_axis([names[i] for i in keep], axis="columns"), {target, *as_text})
+    table = _parse(text, delimiter, len(names), dict.fromkeys(codes.intersection(keep), str), keep)
+    if re.search(r"'[=+\-@\t\r]", text):  # as `spreadsheet_csv` writes what a spreadsheet would take for a formula
+        table = table.map(as_it_was)
+    return read_columns(table.set_axis([as_it_was(names[i]) for i in keep], axis="columns"), {target, *as_text})
 
 # %% ../../nbs/data/loading.ipynb #e8c3c45e
 def _load_parquet(path: Path, target: str | None, as_text: Collection[str]) -> pd.DataFrame:
     """Read a Parquet file."""
     require("parquet", "pyarrow", f"reading {path}")
+    from pyarrow import parquet, types
+
     try:
-        table = pd.read_parquet(path, engine="pyarrow")
-    except (OSError, ValueError) as error:  # pyarrow's own errors are of these two kinds
+        nested = {field.name: field.type for field in parquet.read_schema(path) if types.is_nested(field.type)}
+        table = pd.DataFrame() if nested else pd.read_parquet(path, engine="pyarrow")
+    except Exception as error:  # a damaged file raises whatever its damage leads to
         raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
+    for name, kind in nested.items():
+        raise ValueError(f"{path}: column {name!r} holds {kind}; a customer has one value a column: make columns of it")
     table = table.reset_index(drop=table.index.names == [None])
     if table.empty:
         raise ValueError(f"{path} has no rows")
@@ -261,7 +286,13 @@ _PARQUET_FILES = (".parquet", ".pq")
 _EXCEL_FILES = (".xlsx", ".xlsm")
 
 # %% ../../nbs/data/loading.ipynb #f858e6c2
-def load_table(path: str | PathLike[str], *, target: str | None = None, as_text: Collection[str] = ()) -> pd.DataFrame:
+def load_table(
+    path: str | PathLike[str],
+    *,
+    target: str | None = None,
+    as_text: Collection[str] = (),
+    max_unpacked_mb: int = 1_000,
+) -> pd.DataFrame:
     """Read customers from a CSV, Parquet or Excel file.
 
     Parameters
@@ -275,6 +306,8 @@ def load_table(path: str | PathLike[str], *, target: str | None = None, as_text:
         labels are left as they are.
     as_text : collection of str
         Other columns whose text is left as it is, such as the id; see `read_columns`.
+    max_unpacked_mb : int, default 1000
+        The most that a gzipped file may unpack to, in megabytes.
 
     Returns
     -------
@@ -304,4 +337,4 @@ def load_table(path: str | PathLike[str], *, target: str | None = None, as_text:
     if path.is_file() and not name.endswith(_TEXT_FILES):
         known = ", ".join(_TEXT_FILES + _PARQUET_FILES + _EXCEL_FILES)
         raise ValueError(f"{path}: cannot read this kind of file; save it as one of {known}")
-    return load_csv(path, target=target, as_text=as_text)
+    return load_csv(path, target=target, as_text=as_text, max_unpacked_mb=max_unpacked_mb)
