@@ -246,8 +246,10 @@ def _load_parquet(path: Path, target: str | None, as_text: Collection[str]) -> p
     from pyarrow import parquet, types
 
     try:
-        nested = {field.name: field.type for field in parquet.read_schema(path) if types.is_nested(field.type)}
-        table = pd.DataFrame() if nested else pd.read_parquet(path, engine="pyarrow")
+        content = parquet.read_table(path)
+        content.validate(full=True)
+        nested = {field.name: field.type for field in content.schema if types.is_nested(field.type)}
+        table = pd.DataFrame() if nested else content.to_pandas()
     except Exception as error:  # a damaged file raises whatever its damage leads to
         raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
     for name, kind in nested.items():
