@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DataSettings', 'SplitSettings', 'ModelSettings', 'EconomicsSettings', 'OutputSettings', 'ServingSettings',
-           'SettingsError', 'Settings', 'load_settings']
+           'SettingsError', 'environment_variable', 'Settings', 'load_settings']
 
 # %% ../nbs/settings.ipynb #20721b19
 import configparser
@@ -13,6 +13,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
@@ -304,14 +305,21 @@ class SettingsError(ValueError):
     """Settings that cannot be used: the message has one line for each problem."""
 
 # %% ../nbs/settings.ipynb #e9f9758e
-def _read_text(path: Path, errors: str = "strict") -> str:
-    """Read a settings file, with or without the mark that Windows editors put first."""
+def _read_bytes(path: Path) -> bytes:
+    """Read a settings file."""
     try:
-        return path.read_text(encoding="utf-8-sig", errors=errors)
+        return path.read_bytes()
     except OSError as error:
         raise SettingsError(f"settings file {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise SettingsError(f"settings file {path}: not UTF-8 text; save it with the encoding UTF-8") from None
+
+
+def _read_text(path: Path) -> str:
+    """Read a settings file, with or without the mark that Windows editors put first."""
+    content = _read_bytes(path)
+    with suppress(UnicodeDecodeError):
+        if b"\0" not in content:  # as there are in UTF-16
+            return content.decode("utf-8-sig")
+    raise SettingsError(f"settings file {path}: not UTF-8 text; save it with the encoding UTF-8")
 
 
 def _read_ini(path: Path) -> dict[str, dict[str, Any]]:
@@ -345,6 +353,22 @@ class _IniSource(InitSettingsSource):
 def _sections(settings_cls: type[BaseSettings]) -> dict[str, type[BaseModel]]:
     """Map the name of each section to its model."""
     return {name: cast("type[BaseModel]", field.annotation) for name, field in settings_cls.model_fields.items()}
+
+# %% ../nbs/settings.ipynb #e98b5ba2
+def environment_variable(name: str) -> str | None:
+    """Return an environment variable, whose name may be written in small letters.
+
+    Parameters
+    ----------
+    name : str
+        The name, such as ``"CHURN_API_KEY"``.
+
+    Returns
+    -------
+    str or None
+        None if there is no such variable.
+    """
+    return next((value for given, value in os.environ.items() if given.upper() == name), None)
 
 # %% ../nbs/settings.ipynb #9535aefa
 class _EnvironmentSource(EnvSettingsSource):
@@ -401,7 +425,8 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put the sources of values in their order of precedence, strongest first."""
         settings_file = cast("InitSettingsSource", init_settings).init_kwargs.pop("settings_file", None)
-        model_path = {"serving": {"model_path": os.environ["MODEL_PATH"]}} if "MODEL_PATH" in os.environ else {}
+        served = environment_variable("MODEL_PATH")
+        model_path = {} if served is None else {"serving": {"model_path": served}}
         return (
             init_settings,
             _EnvironmentSource(settings_cls),
@@ -411,8 +436,9 @@ class Settings(BaseSettings):
 
 # %% ../nbs/settings.ipynb #6e3e532e
 def _is_ours(path: Path) -> bool:
-    """Tell whether a file has at least one of our sections, whatever else is wrong with it."""
-    names = re.findall(r"^\s*\[(.+)\]", _read_text(path, errors="replace"), re.MULTILINE)
+    """Tell whether a file has at least one of our sections, whatever else is wrong with it, its encoding included."""
+    text = _read_bytes(path).replace(b"\0", b"").decode("latin-1")  # UTF-16 has zeros between the letters of ASCII
+    names = re.findall(r"^(?:\xff\xfe|\xfe\xff|\xef\xbb\xbf)?\s*\[(.+)\]", text, re.MULTILINE)
     return not Settings.model_fields.keys().isdisjoint(names)
 
 

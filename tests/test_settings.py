@@ -468,6 +468,21 @@ def test_indented_keys_after_an_empty_line_are_keys(file: Path) -> None:
     assert load_settings(file).data.target == "Churn"
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_a_file_that_is_found_and_cannot_be_read_is_not_passed_over(
+    encoding: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_bytes("[data]\ntarget = Churn\n".encode(encoding))
+    monkeypatch.chdir(file.parent)
+    assert message() == f"settings file {file}: not UTF-8 text; save it with the encoding UTF-8"
+
+
+def test_variables_may_be_in_small_letters() -> None:
+    with patch.dict(os.environ, {"model_path": "small.safetensors", "churn_split__seed": "7"}):
+        settings = load_settings()
+    assert (str(settings.serving.model_path), settings.split.seed) == ("small.safetensors", 7)
+
+
 def test_a_file_in_another_encoding_is_named(file: Path) -> None:
     file.write_bytes("[data]\ntarget = Kündigung\n".encode("latin-1"))
     assert message(file) == f"settings file {file}: not UTF-8 text; save it with the encoding UTF-8"
