@@ -26,7 +26,6 @@ from .formula.file import write_files as write_files
 if TYPE_CHECKING:
     import pandas as pd
 
-# %% ../nbs/utils.ipynb #be1eb268
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
