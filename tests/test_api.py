@@ -550,6 +550,15 @@ def test_every_reference_in_the_document_has_a_target(fixture: str, request: pyt
     assert named <= json.loads(text)["components"]["schemas"].keys()
 
 
+@pytest.mark.parametrize("names", [("$ref", "$defs"), ("self", "model_config"), ("", " "), ("a/b~c", "\u2028")])
+def test_columns_may_have_names_that_mean_something_elsewhere(names: tuple[str, str], tmp_path: Path) -> None:
+    table = pd.DataFrame({names[0]: range(100), names[1]: ["x", "y"] * 50})
+    fitted = ChurnModel("logistic_regression").fit(table, [0, 0, 1, 1] * 25)
+    odd = TestClient(create_app(fitted.save(tmp_path / "odd")))
+    assert list(odd.get("/model/info").json()["input_schema"]["properties"]) == list(names)
+    assert odd.post("/predict", json=body_schema(odd, "/predict")["example"]).status_code == 200
+
+
 def test_refusals_are_documented(client: TestClient) -> None:
     responses = client.get("/openapi.json").json()["paths"]["/predict"]["post"]["responses"]
     assert responses.keys() == {"200", "408", "413", "422", "503"}

@@ -29,6 +29,7 @@ from churn_mlops.serving.contract import (
     ModelInfo,
     Ready,
     Refusal,
+    customer_schema,
 )
 from .model_holder import ModelHolder, ModelUnavailableError, ServedModel, batch_model_of
 from .notes import Unusual, sentences_of
@@ -49,8 +50,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel, RootModel, ValidationError
-from pydantic.json_schema import models_json_schema
+from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
@@ -273,7 +273,7 @@ async def model_info(request: Request) -> ModelInfo:
         model_type=record.model_type,
         params=dict(record.params),
         columns={column.name: column.kind for column in formula.input_columns},
-        input_schema=served.row_model.model_json_schema(),
+        input_schema=customer_schema(formula.input_columns),
         threshold=formula.threshold,
         metrics=dict(record.metrics),
         trained_at=record.trained_at,
@@ -310,22 +310,24 @@ async def explain_customer(
     return await run_in_threadpool(_explain_one, served, request.app.state.metrics, body, top)
 
 # %% ../../nbs/serving/app.ipynb #0152389b
-class AnyCustomer(RootModel[dict[str, Any]]):
-    """The raw columns of a customer: listed here once the server has a model (churn-serve MODEL, or MODEL_PATH)."""
+_ANY_CUSTOMER = {
+    "title": "AnyCustomer",
+    "description": "The raw columns of a customer: listed here once the server has a model (churn-serve MODEL, or "
+    "MODEL_PATH).",
+    "type": "object",
+    "additionalProperties": True,
+}
 
 
-_AnyBatch = batch_model_of(AnyCustomer, max_rows=10_000)
-
-
-def _with_bodies(document: dict[str, Any], models: dict[str, type[BaseModel]]) -> dict[str, Any]:
-    """Add the body of the request at each path to a copy of an OpenAPI document."""
+def _with_bodies(document: dict[str, Any], customer: dict[str, Any], max_rows: int) -> dict[str, Any]:
+    """Add the schema of a customer, and the bodies of requests, to a copy of an OpenAPI document."""
     document = deepcopy(document)
-    references, definitions = models_json_schema(
-        [(each, "validation") for each in models.values()], ref_template="#/components/schemas/{model}"
-    )
-    document["components"]["schemas"].update(definitions["$defs"])
-    for path, model in models.items():
-        content = {"application/json": {"schema": references[model, "validation"]}}
+    one, batch = ({"$ref": f"#/components/schemas/{name}"} for name in (customer["title"], "CustomerBatch"))
+    many = batch_model_of(Any, max_rows).model_json_schema()
+    many["properties"]["customers"]["items"] = one
+    document["components"]["schemas"] |= {customer["title"]: customer, "CustomerBatch": many}
+    for path, schema in (("/predict", one), ("/predict/batch", batch), ("/explain", one)):
+        content = {"application/json": {"schema": schema}}
         document["paths"][path]["post"]["requestBody"] = {"required": True, "content": content}
     return document
 
@@ -359,8 +361,8 @@ class _ChurnAPI(FastAPI):
         except ModelUnavailableError:
             served = None
         if self._documented is None or self._documented[0] is not served:
-            one, many = (served.row_model, served.batch_model) if served else (AnyCustomer, _AnyBatch)
-            document = _with_bodies(super().openapi(), {"/predict": one, "/predict/batch": many, "/explain": one})
+            customer = customer_schema(served.predictor.formula.input_columns) if served else _ANY_CUSTOMER
+            document = _with_bodies(super().openapi(), customer, self.state.model.serving.max_batch_rows)
             self._documented = served, _with_key(document) if self.state.needs_key else document
         return self._documented[1]
 
