@@ -37,10 +37,13 @@ _processes.set_forkserver_preload(
 )
 
 
+Outputs = dict[str, list[dict[str, Any]]]  # what the cells show, by their ids
+
+
 class Run(NamedTuple):
     """What a notebook's cells showed, or the traceback of the one that raised."""
 
-    outputs: dict[str, list[dict[str, Any]]]  # by cell id
+    outputs: Outputs
     failure: str = ""
 
 
@@ -81,12 +84,11 @@ def run(path: Path) -> Run:
     process.start()
     sender.close()
     try:
-        result: Run = receiver.recv()
+        result = receiver.recv()
     except EOFError:
-        process.join()
-        result = Run({}, f"{path}: the process that ran it ended with exit code {process.exitcode}")
+        result = None
     process.join()
-    return result
+    return result or Run({}, f"{path}: the process that ran it ended with exit code {process.exitcode}")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -99,36 +101,37 @@ def all_notebooks() -> list[Path]:
     return sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 
 
-def sources(path: Path, kind: str) -> list[str]:
-    """Give the cells of a kind."""
+def texts(path: Path, kind: str) -> list[str]:
+    """Give the sources of the cells of a kind."""
     return ["".join(cell["source"]).strip() for cell in read(path)["cells"] if cell["cell_type"] == kind]
+
+
+def directives(path: Path, pattern: str) -> list[str]:
+    """Give what the directives `#| ...` of a notebook say."""
+    return re.findall(rf"^#\|\s*{pattern}", "\n".join(texts(path, "code")), re.MULTILINE)
 
 
 def forgotten(path: Path) -> list[str]:
     """Say what a notebook lacks to be a chapter: title and subtitle, the module of its path, a line in the sidebar."""
     name = path.relative_to(ROOT / "nbs").as_posix()
     module = name.removesuffix(".ipynb").replace("/", ".")
-    first = "".join(sources(path, "markdown")[:1])
-    modules = re.findall(r"^#\|\s*default_exp\s+(\S+)", "\n".join(sources(path, "code")), re.MULTILINE)
-    exports = re.search(r"^#\|\s*export", "\n".join(sources(path, "code")), re.MULTILINE)
+    first = "".join(texts(path, "markdown")[:1])
+    modules = directives(path, r"default_exp\s+(\S+)")
     sidebar = (ROOT / "_quarto.yml").read_text(encoding="utf-8").partition("\n  sidebar:")[2]
     n_lines = len(re.findall(rf"^ +(?:- |href: ){re.escape(name)}$", sidebar, re.MULTILINE))
-    checks = {
-        f"its first text cell must be `# A title` and `> What it is for.`, and nothing else; it is {first!r}": (
-            re.fullmatch(r"# \S.*\n+> \S.*", first)
-        ),
-        f"it exports to {', '.join(modules) or 'no module'}; its path wants `#| default_exp {module}`": (
-            modules == [module] or not (modules or exports)
-        ),
-        f"the sidebar in _quarto.yml lists it {n_lines} times; it needs the line `- {name}` once": n_lines == 1,
-    }
-    return [f"nbs/{name}: {problem}" for problem, holds in checks.items() if not holds]
+    found = []
+    if not re.fullmatch(r"# \S.*\n+> \S.*", first):
+        found += [f"its first text cell must be `# A title` and `> What it is for.`, and nothing else; it is {first!r}"]
+    if modules != [module] and (modules or directives(path, "export")):
+        found += [f"it exports to {', '.join(modules) or 'no module'}; its path wants `#| default_exp {module}`"]
+    if n_lines != 1:
+        found += [f"the sidebar in _quarto.yml lists it {n_lines} times; it needs the line `- {name}` once"]
+    return [f"nbs/{name}: {each}" for each in found]
 
 
 def lacks_data(path: Path) -> bool:
     """Tell whether a notebook's outputs come from a file that is not here."""
-    names = re.findall(r"^#\| data: (\w+)$", "\n".join(sources(path, "code")), re.MULTILINE)
-    return not all(map(os.environ.get, names))
+    return not all(map(os.environ.get, directives(path, r"data: (\w+)$")))
 
 
 # ---- comparing
@@ -143,11 +146,6 @@ _TOKEN = re.compile(
         | \w+ | \S""",
     re.IGNORECASE | re.VERBOSE,
 )
-
-
-def _text(page: str) -> str:
-    """Give the text of a piece of HTML, without styles and scripts."""
-    return html.unescape(re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL))
 
 
 def _same_number(one: re.Match[str], other: re.Match[str]) -> bool:
@@ -187,11 +185,14 @@ def _same_picture(old: str, new: str) -> bool:
 
 
 def _shown(outputs: list[dict[str, Any]]) -> dict[str, str]:
-    """Gather what a cell shows: other outputs by type and position, streams by name."""
+    """Gather what a cell shows: streams by name, after other outputs by type and position; HTML is its text."""
     shown: dict[str, str] = {}
     for place, output in enumerate(sorted(outputs, key=lambda each: each["output_type"] == "stream"), 1):
         for kind, data in output.get("data", {}).items():
-            shown[f"{kind} {place}"] = "".join(data)
+            shown[f"{kind} {place}"] = "".join(data) if re.match("text/|image/png", kind) else ""
+            if kind == "text/html":
+                page = re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", "".join(data), flags=re.DOTALL)
+                shown[f"{kind} {place}"] = html.unescape(page)
         if output["output_type"] == "stream":
             shown[output["name"]] = shown.get(output["name"], "") + "".join(output["text"])
     return shown
@@ -203,19 +204,15 @@ def _change(old: list[dict[str, Any]], new: list[dict[str, Any]], numbers: bool)
     if before.keys() != after.keys():
         return f"committed {', '.join(before) or 'no output'}; now {', '.join(after) or 'no output'}"
     for name, was in before.items():
-        now, found = after[name], ""
         if name.startswith("image/png"):
-            found = "its picture has changed" if numbers and not _same_picture(was, now) else ""
-        elif name.startswith("text/html"):
-            found = _difference(_text(was), _text(now), numbers)
-        elif name.startswith("text/") or "/" not in name:
-            found = _difference(was, now, numbers)
-        if found:
+            if numbers and not _same_picture(was, after[name]):
+                return "its picture has changed"
+        elif found := _difference(was, after[name], numbers):
             return found
     return ""
 
 
-def stale(path: Path, outputs: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
+def stale(path: Path, outputs: Outputs) -> dict[str, str]:
     """Name the cells of a notebook whose committed outputs are not what they show now, by id."""
     found = {}
     for place, cell in enumerate(read(path)["cells"], 1):
