@@ -32,16 +32,17 @@ def dataframe(found: re.Match[str]) -> str:
     """Put a table of pandas into a box of its own, its columns of text at the left and its numbers at the right."""
     table = BeautifulSoup(found[0], "html.parser").table
     del table["border"]
-    names, *below = table.select("thead tr")
-    if below and not any(a.text and b.text for a, b in zip(names("th"), below[0]("th"), strict=False)):
-        for name, other in zip(names("th"), below[0]("th"), strict=False):
-            name.string = name.text or other.text
-        below[0].decompose()  # it held the name of the index alone
+    heads = [row("th") for row in table.select("thead tr")]
+    if len(heads) == 2 and not any(above.text and below.text for above, below in zip(*heads, strict=False)):
+        for above, below in zip(*heads, strict=False):
+            above.string = above.text or below.text
+        heads[1][0].parent.decompose()  # it held the names of the index alone
     columns = list(zip(*([cell.text.strip() for cell in row("td")] for row in table.select("tbody tr")), strict=False))
     for place, column in enumerate(columns, -len(columns)):
         if any(cell and not NUMBER.fullmatch(cell) for cell in column):
-            for row in table("tr"):
-                row(["td", "th"])[place]["class"] = "text long" if max(map(len, column)) > 48 else "text"
+            for cells in (row(["td", "th"]) for row in table("tr")):
+                if len(cells) >= len(columns):
+                    cells[place]["class"] = "text long" if max(map(len, column)) > 48 else "text"
     return f'<div class="sd-table">{table}</div>'
 
 
