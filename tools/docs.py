@@ -12,11 +12,9 @@ from nbdev.config import get_config
 from nbdev.doclinks import _build_modidx
 from nbdev.quarto import nbdev_sidebar, refresh_quarto_yml
 from nbdev.serve import proc_nbs
-from notebooks import all_notebooks
+from notebooks import ROOT, all_notebooks
 from rich.console import Console
 from smalldocs.site import build
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def without_address(cache: Path) -> None:

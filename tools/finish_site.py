@@ -10,6 +10,7 @@ from pathlib import Path
 from bs4 import BeautifulSoup
 from latex2mathml.converter import convert
 from nbdev.config import get_config
+from notebooks import read
 from PIL import Image
 
 FORMULA = re.compile(r'(<span class="math (inline|display)">)\\[(\[](.*?)\\[)\]](?=</span>)', re.DOTALL)
@@ -72,7 +73,7 @@ def search_index(site: Path, sources: Path) -> list[dict[str, str]]:
         page, _, place = entry["href"].partition("#")
         source = (sources / page).with_suffix(".ipynb")
         if source.is_file():
-            notebook = json.loads(source.read_text(encoding="utf-8"))
+            notebook = read(source)
             entry["text"] = prose(notebook).get(re.sub(r"\W", "", entry["section"]), entry["text"])
             if not entry["section"]:
                 entry["keywords"] = notebook["metadata"].get("nbdev", {}).get("keywords", "")

@@ -101,6 +101,12 @@ def all_notebooks() -> list[Path]:
     return sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 
 
+def sidebar() -> list[str]:
+    """List the notebooks that the sidebar of the site leads to."""
+    text = (ROOT / "_quarto.yml").read_text(encoding="utf-8").partition("\n  sidebar:")[2]
+    return re.findall(r"^ +(?:- |href: )([\w/]+\.ipynb)$", text, re.MULTILINE)
+
+
 def texts(path: Path, kind: str) -> list[str]:
     """Give the sources of the cells of a kind."""
     return ["".join(cell["source"]).strip() for cell in read(path)["cells"] if cell["cell_type"] == kind]
@@ -117,8 +123,7 @@ def forgotten(path: Path) -> list[str]:
     module = name.removesuffix(".ipynb").replace("/", ".")
     first = "".join(texts(path, "markdown")[:1])
     modules = directives(path, r"default_exp\s+(\S+)")
-    sidebar = (ROOT / "_quarto.yml").read_text(encoding="utf-8").partition("\n  sidebar:")[2]
-    n_lines = len(re.findall(rf"^ +(?:- |href: ){re.escape(name)}$", sidebar, re.MULTILINE))
+    n_lines = sidebar().count(name)
     found = []
     if not re.fullmatch(r"# \S.*\n+> \S.*", first):
         found += [f"its first text cell must be `# A title` and `> What it is for.`, and nothing else; it is {first!r}"]

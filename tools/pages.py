@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import reference
-from reference import ROOT
+from notebooks import ROOT, read
 
 EXPORTED = re.compile(r"^#\|\s*export", re.MULTILINE)
 
@@ -55,9 +55,10 @@ def introduction(chapter: str, names: list[str]) -> str:
 
 def finish_notebook(path: Path, relative: Path) -> None:
     """Show each exported cell folded, under the names that it defines; fold the code of figures."""
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    original = json.loads((ROOT / "nbs" / relative).read_text(encoding="utf-8"))["cells"]
-    exported = {cell["id"] for cell in original if EXPORTED.search("".join(cell["source"]))}
+    notebook = read(path)
+    exported = {
+        cell["id"] for cell in read(ROOT / "nbs" / relative)["cells"] if EXPORTED.search("".join(cell["source"]))
+    }
     cells = []
     for cell in notebook["cells"]:
         source = "".join(cell["source"])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import nbformat
 from nbconvert.exporters import MarkdownExporter
+from notebooks import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"(?<=\]\()(?![a-z][a-z0-9+.-]*:|[#/])")  # the start of a relative link or image target
 
 

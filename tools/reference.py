@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import griffe
+from notebooks import ROOT, sidebar
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "churn_mlops"
 TOP = "foundations"  # the page of the modules that are in no folder
 HEADS = {"returns": "result", "yields": "result"}  # others are called by their kind: parameter, error, warning
@@ -35,11 +35,10 @@ def notebook_of(module: griffe.Module) -> str:
 def parts() -> dict[str, list[griffe.Module]]:
     """List the modules that have public names, by page, in the order in which the sidebar lists their chapters."""
     found: dict[str, list[griffe.Module]] = {}
-    chapters = re.findall(r"[\w/]+(?=\.ipynb)", (ROOT / "_quarto.yml").read_text(encoding="utf-8"))
-    for chapter in dict.fromkeys(chapters):
-        file = ROOT / PACKAGE / f"{chapter}.py"
-        if file.is_file() and package()[chapter.replace("/", ".")].exports:
-            found.setdefault(part_of(file), []).append(package()[chapter.replace("/", ".")])
+    for chapter in sidebar():
+        file = (ROOT / PACKAGE / chapter).with_suffix(".py")
+        if file.is_file() and (module := package()[chapter.removesuffix(".ipynb").replace("/", ".")]).exports:
+            found.setdefault(part_of(file), []).append(module)
     return found
 
 
