@@ -10,7 +10,7 @@ from pathlib import Path
 from bs4 import BeautifulSoup
 from latex2mathml.converter import convert
 from nbdev.config import get_config
-from notebooks import read
+from notebooks import read, texts
 from PIL import Image
 
 FORMULA = re.compile(r'(<span class="math (inline|display)">)\\[(\[](.*?)\\[)\]](?=</span>)', re.DOTALL)
@@ -55,13 +55,12 @@ def sized(found: re.Match[str]) -> str:
     return f'width="{width}" height="{height}" {found[0]}'
 
 
-def prose(notebook: dict) -> dict[str, str]:
+def prose(notebook: Path) -> dict[str, str]:
     """Give the words of a notebook under each of its headings, without code and outputs."""
     found, section = {"": ""}, ""
-    for cell in notebook["cells"]:
-        for line in "".join(cell["source"]).splitlines() if cell["cell_type"] == "markdown" else ():
-            section = re.sub(r"\W", "", line) if line.startswith("##") else section
-            found[section] = found.get(section, "") + " " + (line if line[:1] not in "#>" else "")
+    for line in "\n".join(texts(notebook, "markdown")).splitlines():
+        section = re.sub(r"\W", "", line) if line.startswith("##") else section
+        found[section] = found.get(section, "") + " " + (line if line[:1] not in "#>" else "")
     words = re.compile(r"!?\[([^\]]*)\]\([^)]*\)|```\w*|[*`|]")  # a link is its text
     return {heading: " ".join(words.sub(r"\1", text).split()) for heading, text in found.items()}
 
@@ -73,10 +72,9 @@ def search_index(site: Path, sources: Path) -> list[dict[str, str]]:
         page, _, place = entry["href"].partition("#")
         source = (sources / page).with_suffix(".ipynb")
         if source.is_file():
-            notebook = read(source)
-            entry["text"] = prose(notebook).get(re.sub(r"\W", "", entry["section"]), entry["text"])
+            entry["text"] = prose(source).get(re.sub(r"\W", "", entry["section"]), entry["text"])
             if not entry["section"]:
-                entry["keywords"] = notebook["metadata"].get("nbdev", {}).get("keywords", "")
+                entry["keywords"] = read(source)["metadata"].get("nbdev", {}).get("keywords", "")
         elif page.startswith("reference/") and "." in place:
             entry["title"] += f".{place.partition('.')[0]}"  # the module, since several may have the same name
         found.setdefault((entry["title"], entry["section"]), entry)
