@@ -23,7 +23,6 @@ from .formula.file import write_file_atomically as write_file_atomically
 if TYPE_CHECKING:
     import pandas as pd
 
-# %% ../nbs/utils.ipynb #be1eb268
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 

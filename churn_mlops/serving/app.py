@@ -6,13 +6,6 @@
 __all__ = ['app', 'create_app']
 
 # %% ../../nbs/serving/app.ipynb #f91b833e
-from ..utils import require
-
-# %% ../../nbs/serving/app.ipynb #f456d9b7
-require("api", "fastapi", "serving over HTTP")
-require("api", "fastapi_offline", "serving over HTTP")
-
-# %% ../../nbs/serving/app.ipynb #e1ed6960
 import asyncio
 import logging
 import signal
@@ -23,19 +16,6 @@ from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
-
-from fastapi import APIRouter, FastAPI, HTTPException, Query, Request
-from fastapi.concurrency import run_in_threadpool
-from fastapi.encoders import jsonable_encoder
-from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
-from fastapi.routing import APIRoute
-from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel, RootModel, ValidationError
-from pydantic.json_schema import models_json_schema
-from pydantic_core import to_json
-from starlette.types import Receive, Scope, Send
 
 from .. import __version__
 from ..formula.reasons import strongest_reasons
@@ -50,15 +30,33 @@ from churn_mlops.serving.contract import (
     Ready,
     Refusal,
 )
-from .limits import AllowOrigins, LimitBody, RequireKey, api_key
-from .metrics import ServerMetrics
 from .model_holder import ModelHolder, ModelUnavailableError, ServedModel, batch_model_of
 from .notes import Unusual, sentences_of
-from .request_log import ObserveRequests
 from ..settings import Settings
+from ..utils import require
 
-# %% ../../nbs/serving/app.ipynb #3134c92e
+# %% ../../nbs/serving/app.ipynb #f456d9b7
+require("api", "fastapi", "serving over HTTP")
+require("api", "fastapi_offline", "serving over HTTP")
 _logger = logging.getLogger(__name__)
+
+# %% ../../nbs/serving/app.ipynb #e1ed6960
+from fastapi import APIRouter, FastAPI, HTTPException, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.routing import APIRoute
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, RootModel, ValidationError
+from pydantic.json_schema import models_json_schema
+from pydantic_core import to_json
+from starlette.types import Receive, Scope, Send
+
+from .limits import AllowOrigins, LimitBody, RequireKey, api_key
+from .metrics import ServerMetrics
+from .request_log import ObserveRequests
 
 # %% ../../nbs/serving/app.ipynb #de7b36fe
 _LISTED = 20

@@ -39,6 +39,31 @@ def _announced(scope: Scope) -> int:
     length = dict(scope["headers"]).get(b"content-length", b"0")
     return int(length) if length.isdigit() and len(length) < 20 else 0
 
+# %% ../../nbs/serving/limits.ipynb #484ef239
+def _bounded(receive: Receive, announced: int, serving: ServingSettings) -> Receive:
+    """Return a ``receive`` that refuses what is more, or later, than the limits allow."""
+    deadline = asyncio.get_running_loop().time() + serving.body_timeout
+    arrived, complete = 0, False
+
+    async def bounded() -> Message:
+        nonlocal arrived, complete
+        if complete:  # only a disconnect can come now, and may take its time
+            return await receive()
+        if announced > serving.max_body_bytes:
+            raise _too_large(serving.max_body_bytes)
+        try:
+            async with asyncio.timeout_at(deadline):
+                message = await receive()
+        except TimeoutError:
+            raise _too_slow(serving.body_timeout) from None
+        arrived += len(message.get("body", b""))
+        if arrived > serving.max_body_bytes:
+            raise _too_large(serving.max_body_bytes)
+        complete = not message.get("more_body", False)
+        return message
+
+    return bounded
+
 # %% ../../nbs/serving/limits.ipynb #050ff1fb
 class LimitBody:
     """Refuse bodies that are too large (413) or too slow (408), while they arrive.
@@ -59,29 +84,7 @@ class LimitBody:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        serving = self._limits()
-        deadline = asyncio.get_running_loop().time() + serving.body_timeout
-        size, complete = _announced(scope), False
-        arrived = 0
-
-        async def limited() -> Message:
-            nonlocal arrived, complete
-            if complete:  # only a disconnect can come now, and may take its time
-                return await receive()
-            if size > serving.max_body_bytes:
-                raise _too_large(serving.max_body_bytes)
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError:
-                raise _too_slow(serving.body_timeout) from None
-            arrived += len(message.get("body", b""))
-            if arrived > serving.max_body_bytes:
-                raise _too_large(serving.max_body_bytes)
-            complete = not message.get("more_body", False)
-            return message
-
-        await self._app(scope, limited, send)
+        await self._app(scope, _bounded(receive, _announced(scope), self._limits()), send)
 
 # %% ../../nbs/serving/limits.ipynb #ace5792c
 def api_key() -> str | None:

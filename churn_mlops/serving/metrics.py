@@ -27,6 +27,26 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 _ROWS = (1, 10, 100, 1_000, 10_000)
 _TENTHS = tuple(tenth / 10 for tenth in range(1, 11))
 
+# %% ../../nbs/serving/metrics.ipynb #f9f6d617
+class _ModelGauges:
+    """Which model answers, and how the attempts to exchange it went."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        gauge = partial(Gauge, registry=registry, multiprocess_mode="livemax")
+        self._model = gauge("churn_model_info", "1 for the model that answers now, else 0.", ("digest",))
+        self._failed = gauge("churn_model_reload_failed", "1 if the last reload failed, else 0.")
+        self._reloads = gauge("churn_model_reloads", "Reloads since the start.", ("result",))
+
+    def note(self, holder: ModelHolder) -> None:
+        """Note the model of now."""
+        for labels in [each.labels for each in next(iter(self._model.collect())).samples]:
+            self._model.labels(**labels).set(0)
+        if holder.current is not None:
+            self._model.labels(holder.current.digest).set(1)
+        self._failed.set(holder.reload_error is not None)
+        self._reloads.labels("ok").set(holder.n_reloads)
+        self._reloads.labels("failed").set(holder.n_failed_reloads)
+
 # %% ../../nbs/serving/metrics.ipynb #08e4ad4b
 class ServerMetrics:
     """The numbers of one server.
@@ -41,7 +61,6 @@ class ServerMetrics:
         self.registry = CollectorRegistry()
         counter = partial(Counter, registry=self.registry)
         histogram = partial(Histogram, registry=self.registry)
-        gauge = partial(Gauge, registry=self.registry, multiprocess_mode="livemax")
         self._requests = counter("churn_requests", "Requests answered.", ("method", "route", "status"))
         self._exceptions = counter("churn_exceptions", "Requests that ended in an unforeseen error.", ("type",))
         self._seconds = histogram("churn_request_seconds", "From request to answer.", ("route",), buckets=_SECONDS)
@@ -49,9 +68,7 @@ class ServerMetrics:
         self._scores = histogram("churn_score", "Predicted probabilities of churn.", buckets=_TENTHS)
         self._unusual = counter("churn_unusual_values", "Values unlike those of training.", ("column", "kind"))
         self._empty = counter("churn_empty_customers", "Customers without a value in any column.")
-        self._model = gauge("churn_model_info", "1 for the model that answers now, else 0.", ("digest",))
-        self._failed = gauge("churn_model_reload_failed", "1 if the last reload failed, else 0.")
-        self._reloads = gauge("churn_model_reloads", "Reloads since the start.", ("result",))
+        self._model = _ModelGauges(self.registry)
         self._requests_by, self._seconds_by = cache(self._requests.labels), cache(self._seconds.labels)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -78,13 +95,7 @@ class ServerMetrics:
 
     def model(self, holder: ModelHolder) -> None:
         """Note which model answers now, and how the attempts to exchange it went."""
-        for labels in [each.labels for each in next(iter(self._model.collect())).samples]:
-            self._model.labels(**labels).set(0)
-        if holder.current is not None:
-            self._model.labels(holder.current.digest).set(1)
-        self._failed.set(holder.reload_error is not None)
-        self._reloads.labels("ok").set(holder.n_reloads)
-        self._reloads.labels("failed").set(holder.n_failed_reloads)
+        self._model.note(holder)
 
     def text(self) -> bytes:
         """Write all numbers in Prometheus' text format, version 1.0.0, as UTF-8."""

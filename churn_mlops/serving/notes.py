@@ -115,10 +115,7 @@ class UnusualFinder:
         list of Unusual
             Mostly empty.
         """
-        found = []
-        for i, known, words in self._known:
-            if values[i] not in known and words.is_new(values[i]):
-                found.append(words.unusual)
+        found = [words.unusual for i, known, words in self._known if values[i] not in known and words.is_new(values[i])]
         for i, low, high, read, unusual in self._bounds:
             value = values[i]
             if value is not None:

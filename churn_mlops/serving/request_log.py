@@ -6,12 +6,6 @@
 __all__ = ['error_place', 'JsonLines', 'ObserveRequests']
 
 # %% ../../nbs/serving/request_log.ipynb #39c88863
-from ..utils import require
-
-# %% ../../nbs/serving/request_log.ipynb #df47535e
-require("api", "fastapi", "serving over HTTP")
-
-# %% ../../nbs/serving/request_log.ipynb #6eea53fc
 import json
 import logging
 import re
@@ -22,15 +16,19 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from ..utils import require
+
+# %% ../../nbs/serving/request_log.ipynb #df47535e
+require("api", "fastapi", "serving over HTTP")
+_logger = logging.getLogger(__name__)
+
+# %% ../../nbs/serving/request_log.ipynb #6eea53fc
 from fastapi.responses import JSONResponse
 from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .metrics import ServerMetrics
-
-# %% ../../nbs/serving/request_log.ipynb #e87b4da2
-_logger = logging.getLogger(__name__)
 
 # %% ../../nbs/serving/request_log.ipynb #2a95430f
 def error_place(error: BaseException) -> str:
@@ -98,6 +96,19 @@ def _route(scope: Scope) -> str:
     """Return the template of the route that answered; what somebody typed stays out of logs and labels."""
     return str(getattr(scope.get("route"), "path", "unmatched"))
 
+# %% ../../nbs/serving/request_log.ipynb #f99d96cd
+def _sealing(send: Send, scope: Scope, request_id: str) -> Send:
+    """Return a ``send`` that adds id and headers to an answer, and notes its status in the scope."""
+    added = [*_HEADERS, (b"x-request-id", request_id.encode())]
+
+    async def sealing(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            scope["status"] = message["status"]
+            message = {**message, "headers": [*message.get("headers", ()), *added]}
+        await send(message)
+
+    return sealing
+
 # %% ../../nbs/serving/request_log.ipynb #6356b4aa
 class ObserveRequests:
     """Give each request an id, safe headers, a log line and a place in the metrics; answer 500 for what nobody foresaw.
@@ -117,32 +128,28 @@ class ObserveRequests:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        began, request_id, status = time.perf_counter(), _request_id(scope), 0
-        added = [*_HEADERS, (b"x-request-id", request_id.encode())]
-
-        async def sending(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message = {**message, "headers": [*message.get("headers", ()), *added]}
-            await send(message)
-
+        began, request_id = time.perf_counter(), _request_id(scope)
+        sealing = _sealing(send, scope, request_id)
         try:
-            await self._app(scope, receive, sending)
+            await self._app(scope, receive, sealing)
         except ClientDisconnect:
-            status = status or 499
+            scope.setdefault("status", 499)
         except Exception as error:
-            self._metrics.exception(error)
-            _logger.error("unforeseen: %s", error_place(error), extra={"fields": {"id": request_id}})
-            if not status:
-                await JSONResponse({"detail": f"internal error; request id {request_id}"}, 500)(scope, receive, sending)
+            await self._fail(error, request_id, scope, receive, sealing)
         finally:
-            self._done(scope, request_id, status, time.perf_counter() - began)
+            self._done(scope, request_id, time.perf_counter() - began)
 
-    def _done(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
+    async def _fail(self, error: Exception, request_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count an error and write where it was raised; answer 500 where no answer has begun."""
+        self._metrics.exception(error)
+        _logger.error("unforeseen: %s", error_place(error), extra={"fields": {"id": request_id}})
+        if "status" not in scope:
+            await JSONResponse({"detail": f"internal error; request id {request_id}"}, 500)(scope, receive, send)
+
+    def _done(self, scope: Scope, request_id: str, seconds: float) -> None:
         """Count an answer and write its line; status 0 means that there was none."""
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        route = _route(scope)
+        route, status = _route(scope), scope.get("status", 0)
         self._metrics.request(method, route, status, seconds)
         if _logger.isEnabledFor(logging.INFO):
             ms = round(seconds * 1_000, 3)
