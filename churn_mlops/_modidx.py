@@ -286,6 +286,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'churn_mlops/export/onnx.py'),
                                          'churn_mlops.export.onnx._Graph._constant': ( 'export/onnx.html#_graph._constant',
                                                                                        'churn_mlops/export/onnx.py'),
+                                         'churn_mlops.export.onnx._Graph.model': ( 'export/onnx.html#_graph.model',
+                                                                                   'churn_mlops/export/onnx.py'),
                                          'churn_mlops.export.onnx._as_input': ('export/onnx.html#_as_input', 'churn_mlops/export/onnx.py'),
                                          'churn_mlops.export.onnx._category': ('export/onnx.html#_category', 'churn_mlops/export/onnx.py'),
                                          'churn_mlops.export.onnx._check': ('export/onnx.html#_check', 'churn_mlops/export/onnx.py'),
