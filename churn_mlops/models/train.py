@@ -11,6 +11,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,36 +38,6 @@ from .training import run_training as run_training
 from .training import train_model as train_model
 from .training import write_retention_list as write_retention_list
 
-# %% ../../nbs/models/train.ipynb #5c82542b
-def _metrics_of(result: TrainingResult) -> Table:
-    """Lay the metrics of a run out."""
-    columns = {"test": {name: f"{value:.3f}" for name, value in result.metrics.items()}}
-    if result.cv_mean:
-        columns[f"{result.n_folds}-fold mean ± sd"] = {
-            name: f"{mean:.3f} ± {result.cv_std[name]:.3f}" for name, mean in result.cv_mean.items()
-        }
-    return metrics_table(f"{result.model.model_type}, {result.n_test:,} test customers", columns, TABLE_MEANINGS)
-
-# %% ../../nbs/models/train.ipynb #68ad29a0
-def _report(result: TrainingResult, console: Console) -> None:
-    """Print what a person wants to know after a run, and what to do next."""
-    print_notes([*map(str, result.findings), *result.warnings], console)
-    counted = f"{result.n_rows:,} customers, {result.churn_rate:.1%} churned ({result.churn})"
-    console.print(counted, highlight=False, soft_wrap=True, markup=False)
-    console.print(_metrics_of(result))
-    path = str(result.model_path)
-    if result.model_path.is_relative_to(Path.cwd()):
-        path = str(result.model_path.relative_to(Path.cwd()))
-    console.print(f"\nSaved to {path}", highlight=False, soft_wrap=True)
-    if result.report_path:
-        console.print(f"Report: {result.report_path / 'report.html'}", highlight=False, soft_wrap=True)
-    if result.list_path:
-        console.print(f"Customers worth contacting: {result.list_path}", highlight=False, soft_wrap=True)
-    console.print("\nNext:")
-    console.print(f"  serve it     churn-serve {path}", highlight=False, soft_wrap=True)
-    python = f'from churn_mlops.models import ChurnPredictor; predictor = ChurnPredictor("{path}")'
-    console.print(f"  in Python    {python}", highlight=False, soft_wrap=True, markup=False)
-
 # %% ../../nbs/models/train.ipynb #cc1c2776
 def _parse_params(given: Sequence[str]) -> dict[str, Any]:
     """Turn ``name=value`` texts into parameters; a value that is no Python literal is text."""
@@ -89,12 +60,19 @@ def _with_model(settings: Settings, model_type: str | None, given: Sequence[str]
     return settings.model_copy(update={"model": settings.model.model_copy(update=chosen)})
 
 # %% ../../nbs/models/train.ipynb #ac257b32
+DataArgument = Annotated[
+    Path | None, typer.Argument(help="A CSV, Parquet or Excel file of customers. Without it: sample data.")
+]
 TargetOption = Annotated[str | None, typer.Option(help="The column that says who churned.")]
 IdOption = Annotated[str | None, typer.Option(help="The column that identifies a customer; not a feature.")]
 PositiveOption = Annotated[
     str | None, typer.Option(help="The label of the target that means churn, against all others.")
 ]
 UnlabelledOption = Annotated[bool, typer.Option("--drop-unlabelled", help="Leave out customers without a label.")]
+TimeOption = Annotated[str | None, typer.Option(help="Test on the newest customers by this column; not a feature.")]
+ListOption = Annotated[
+    Path | None, typer.Option("--retention-list", help="Also write the customers worth contacting, CSV or Parquet.")
+]
 ReportOption = Annotated[Path | None, typer.Option(help="A folder for a report: report.html and metrics.csv.")]
 SettingsOption = Annotated[Path | None, typer.Option(help="A settings file instead of settings.ini.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
@@ -113,18 +91,50 @@ def data_options(
         "drop_unlabelled": unlabelled or None,
     }
 
+# %% ../../nbs/models/train.ipynb #5c82542b
+def _metrics_of(result: TrainingResult) -> Table:
+    """Lay the metrics of a run out."""
+    columns = {"test": {name: f"{value:.3f}" for name, value in result.metrics.items()}}
+    if result.cv_mean:
+        columns[f"{result.n_folds}-fold mean ± sd"] = {
+            name: f"{mean:.3f} ± {result.cv_std[name]:.3f}" for name, mean in result.cv_mean.items()
+        }
+    return metrics_table(f"{result.model.model_type}, {result.n_test:,} test customers", columns, TABLE_MEANINGS)
+
+# %% ../../nbs/models/train.ipynb #68ad29a0
+def _report(result: TrainingResult, as_json: bool) -> None:
+    """Print what a person wants to know after a run, and what to do next; as JSON too where asked for."""
+    console = Console(stderr=as_json)
+    say = partial(console.print, highlight=False, soft_wrap=True, markup=False)
+    print_notes([*map(str, result.findings), *result.warnings], console)
+    say(f"{result.n_rows:,} customers, {result.churn_rate:.1%} churned ({result.churn})")
+    console.print(_metrics_of(result))
+    path, here = result.model_path, Path.cwd()
+    path = path.relative_to(here) if path.is_relative_to(here) else path
+    say(f"\nSaved to {path}")
+    if result.report_path:
+        say(f"Report: {result.report_path / 'report.html'}")
+    if result.list_path:
+        say(f"Customers worth contacting: {result.list_path}")
+    say(f"\nNext:\n  serve it     churn-serve {path}")
+    say(f'  in Python    from churn_mlops.models import ChurnPredictor; predictor = ChurnPredictor("{path}")')
+    if as_json:
+        sys.stdout.write(json.dumps(result.to_dict(), indent=2) + "\n")
+
+# %% ../../nbs/models/train.ipynb #01240ced
+def _train(settings: Settings) -> TrainingResult:
+    """Run the training, with its progress on a terminal."""
+    with step_progress(Console(stderr=True)) as step:
+        return run_training(settings, step)
+
 # %% ../../nbs/models/train.ipynb #a19c84f4
 def train_command(
-    data: Annotated[
-        Path | None, typer.Argument(help="A CSV, Parquet or Excel file of customers. Without it: sample data.")
-    ] = None,
+    data: DataArgument = None,
     target: TargetOption = None,
     id_column: IdOption = None,
     positive: PositiveOption = None,
     unlabelled: UnlabelledOption = False,
-    time_column: Annotated[
-        str | None, typer.Option(help="Test on the newest customers by this column; not a feature.")
-    ] = None,
+    time_column: TimeOption = None,
     model_type: Annotated[str | None, typer.Option(help=f"One of {', '.join(MODEL_TYPES)}.")] = None,
     param: Annotated[list[str] | None, typer.Option(help="A model parameter, name=value; repeatable.")] = None,
     test_size: Annotated[float | None, typer.Option(help="The share of customers to test on.")] = None,
@@ -133,9 +143,7 @@ def train_command(
     threshold: Annotated[str | None, typer.Option(help="The probability that predicts churn, or profit.")] = None,
     output: Annotated[Path | None, typer.Option(help="The model file to write.")] = None,
     report: ReportOption = None,
-    retention: Annotated[
-        Path | None, typer.Option("--retention-list", help="Also write the customers worth contacting, CSV or Parquet.")
-    ] = None,
+    retention: ListOption = None,
     budget: Annotated[float | None, typer.Option(help="The most that the retention list may cost.")] = None,
     settings: SettingsOption = None,
     as_json: JsonOption = False,
@@ -146,21 +154,14 @@ def train_command(
     What is not given as an option comes from the environment, settings.ini or a default.
     """
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
-    console = Console(stderr=as_json)
+    split = {"test_size": test_size, "seed": seed, "time_column": time_column}
+    model = {"seed": seed, "cv_folds": cv_folds, "threshold": threshold}
+    paths = {"model_path": output, "report": report, "retention_list": retention}
     with one_line_errors("churn-train"):
-        chosen = load_settings(
-            settings,
-            data=data_options(data, target, id_column, positive, unlabelled),
-            split={"test_size": test_size, "seed": seed, "time_column": time_column},
-            model={"seed": seed, "cv_folds": cv_folds, "threshold": threshold},
-            economics={"budget": budget},
-            output={"model_path": output, "report": report, "retention_list": retention},
-        )
-        with step_progress(Console(stderr=True)) as step:
-            result = run_training(_with_model(chosen, model_type, param or []), step)
-    _report(result, console)
-    if as_json:
-        sys.stdout.write(json.dumps(result.to_dict(), indent=2) + "\n")
+        named = data_options(data, target, id_column, positive, unlabelled)
+        run = load_settings(settings, data=named, split=split, model=model, economics={"budget": budget}, output=paths)
+        result = _train(_with_model(run, model_type, param or []))
+    _report(result, as_json)
 
 # %% ../../nbs/models/train.ipynb #4a3d20bc
 def main(argv: Sequence[str] | None = None) -> None:

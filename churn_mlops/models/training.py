@@ -251,152 +251,9 @@ def write_retention_list(
         listed.reset_index().to_parquet(path, index=False)
     return len(listed)
 
-# %% ../../nbs/models/training.ipynb #f49700d0
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a training run made and found out.
-
-    Attributes
-    ----------
-    run_id : str
-        A unique name of the run.
-    model : ChurnModel
-        The fitted model, as it was saved.
-    model_path : Path
-        The file it was saved to.
-    metrics : dict of str to float
-        On the test customers, see `evaluate_predictions`.
-    cv_mean, cv_std : dict of str to float
-        Mean and standard deviation over the folds of the cross-validation on all customers; empty if none.
-    n_folds : int
-        The number of folds; 0 if there was no cross-validation.
-    n_rows, n_train, n_test : int
-        How many customers there were, and how many for training and for the test.
-    churn_rate : float
-        The share of customers that churned, in [0, 1].
-    churn : str
-        The label that counts as churn, with its column: ``Churn = 'Yes'``.
-    seconds : dict of str to float
-        How long each step took.
-    findings : list of Finding
-        What the guards noticed about the data.
-    warnings : list of str
-        What was noticed while reading and fitting, one sentence each.
-    report_path, list_path : Path or None
-        The folder of the report and the file of the retention list, where they were asked for.
-    """
-
-    run_id: str
-    model: ChurnModel = field(repr=False)
-    model_path: Path
-    metrics: dict[str, float]
-    cv_mean: dict[str, float]
-    cv_std: dict[str, float]
-    n_folds: int
-    n_rows: int
-    n_train: int
-    n_test: int
-    churn_rate: float
-    churn: str
-    seconds: dict[str, float]
-    findings: list[Finding]
-    warnings: list[str]
-    report_path: Path | None = None
-    list_path: Path | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything but the model itself, in JSON's types."""
-        told = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self).items() if k != "model"}
-        return {
-            **told,
-            "findings": [asdict(finding) for finding in self.findings],
-            "model_type": self.model.model_type,
-            "params": self.model.params,
-            "threshold": self.model.formula_.threshold,
-        }
-
-# %% ../../nbs/models/training.ipynb #6f85c5f6
-def run_training(settings: Settings, step: Step = nullcontext) -> TrainingResult:
-    """Load, validate, split, fit, evaluate and save, as the settings say.
-
-    Parameters
-    ----------
-    settings : Settings
-        See `load_settings`.
-    step : callable, optional
-        Called with the name of each step; returns a context manager that the step runs in. If that
-        gives a function, it is called with the share that is done, in [0, 1], while the step runs.
-
-    Returns
-    -------
-    TrainingResult
-
-    Raises
-    ------
-    FileNotFoundError
-        If the file of customers does not exist.
-    ValueError
-        If the settings or the customers cannot be used; the message says why.
-    """
-    seconds: dict[str, float] = {}
-    unfitted, economics = _check(settings)
-    with collect_warnings() as noticed:
-        with _timed(step, "load", seconds):
-            table = load_customers(settings.data)
-        with _timed(step, "validate", seconds):
-            customers = prepare_customers(table, settings.data, settings.split)
-        with _timed(step, "check", seconds):
-            customers, findings = check_customers(customers)
-            findings += compare_with_time(unfitted, customers, settings.split)
-        with _timed(step, "split", seconds):
-            parts = _split(customers, settings)
-        with _timed(step, "fit", seconds):
-            model = unfitted.fit(parts.X_train, parts.y_train)
-            threshold = _threshold(unfitted, parts, economics, customers, settings)
-            model.formula_ = model.formula_.updated(threshold=threshold)
-        with _timed(step, "evaluate", seconds) as advance:
-            metrics = model.evaluate(parts.X_test, parts.y_test)
-            model.formula_ = model.formula_.updated(metrics=metrics)
-            folds = _cross_validate(unfitted, customers, settings, advance, threshold)
-        with _timed(step, "save", seconds):
-            path = _save(model, customers, parts, economics, settings)
-        if settings.output.report:
-            with _timed(step, "report", seconds):
-                _write_report(settings, model, parts, folds, findings, economics)
-    return TrainingResult(
-        run_id=uuid.uuid4().hex[:12],
-        model=model,
-        model_path=path,
-        metrics=metrics,
-        **_figures(folds, customers, parts),
-        seconds=seconds,
-        findings=findings,
-        warnings=noticed,
-        report_path=settings.output.report,
-        list_path=settings.output.retention_list,
-    )
-
-# %% ../../nbs/models/training.ipynb #9915fda8
-@contextmanager
-def _timed(step: Step, name: str, seconds: dict[str, float]) -> Iterator[Any]:
-    """Run a step inside of what the caller wants around it, and note how long it took."""
-    start = time.perf_counter()
-    with step(name) as advance:
-        yield advance
-    seconds[name] = round(time.perf_counter() - start, 3)
-
-
-def _check(settings: Settings) -> tuple[ChurnModel, Economics]:
-    """Refuse what is impossible before any data is read; return the unfitted model and the economics."""
-    unfitted, economics = make_model(settings.model), make_economics(settings.economics)
-    if settings.output.report:
-        check_report_folder(settings.output.report)
-    return unfitted, economics
-
 # %% ../../nbs/models/training.ipynb #74dd3343
-def _split(customers: Customers, settings: Settings) -> Split:
+def _split(customers: Customers, split: SplitSettings) -> Split:
     """Split the customers as the settings ask for."""
-    split = settings.split
     return split_data(
         customers.X,
         customers.y,
@@ -442,14 +299,17 @@ def _cross_validate(
     )
 
 # %% ../../nbs/models/training.ipynb #54362b1f
-def _save(model: ChurnModel, customers: Customers, parts: Split, economics: Economics, settings: Settings) -> Path:
-    """Write the model, and the customers worth contacting where the settings ask for them."""
-    path = model.save(settings.output.model_path)
-    if settings.output.retention_list:
+def _save(
+    model: ChurnModel, customers: Customers, parts: Split, economics: Economics, settings: Settings
+) -> dict[str, Any]:
+    """Write the model, and the customers worth contacting where asked for; return the paths of a result."""
+    output = settings.output
+    path = model.save(output.model_path)
+    if output.retention_list:
         budget, folds = settings.economics.budget, settings.model.cv_folds or 5
         scores = honest_scores(model, customers, parts, folds=folds, seed=settings.split.seed)
-        write_retention_list(settings.output.retention_list, model, customers, economics, budget, scores)
-    return path
+        write_retention_list(output.retention_list, model, customers, economics, budget, scores)
+    return {"model_path": path, "list_path": output.retention_list, "report_path": output.report}
 
 # %% ../../nbs/models/training.ipynb #1ba81184
 def _write_report(
@@ -476,10 +336,75 @@ def _write_report(
         truth=truth,
     ).save_folder(settings.output.report or "")
 
+# %% ../../nbs/models/training.ipynb #f49700d0
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """What a training run made and found out.
+
+    Attributes
+    ----------
+    run_id : str
+        A unique name of the run.
+    model : ChurnModel
+        The fitted model, as it was saved.
+    model_path : Path
+        The file it was saved to.
+    metrics : dict of str to float
+        On the test customers, see `evaluate_predictions`.
+    cv_mean, cv_std : dict of str to float
+        Mean and standard deviation over the folds of the cross-validation on all customers; empty if none.
+    n_folds : int
+        The number of folds; 0 if there was no cross-validation.
+    n_rows, n_train, n_test : int
+        How many customers there were, and how many for training and for the test.
+    churn_rate : float
+        The share of customers that churned, in [0, 1].
+    churn : str
+        The label that counts as churn, with its column: ``Churn = 'Yes'``.
+    seconds : dict of str to float
+        How long each step took.
+    findings : list of Finding
+        What the guards noticed about the data.
+    warnings : list of str
+        What was noticed while reading and fitting, one sentence each.
+    report_path, list_path : Path or None
+        The folder of the report and the file of the retention list, where they were asked for.
+    """
+
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    model: ChurnModel = field(repr=False)
+    model_path: Path
+    metrics: dict[str, float]
+    cv_mean: dict[str, float]
+    cv_std: dict[str, float]
+    n_folds: int
+    n_rows: int
+    n_train: int
+    n_test: int
+    churn_rate: float
+    churn: str
+    seconds: dict[str, float]
+    findings: list[Finding]
+    warnings: list[str]
+    report_path: Path | None = None
+    list_path: Path | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the model itself, in JSON's types."""
+        told = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self).items() if k != "model"}
+        return {
+            **told,
+            "findings": [asdict(finding) for finding in self.findings],
+            "model_type": self.model.model_type,
+            "params": self.model.params,
+            "threshold": self.model.formula_.threshold,
+        }
+
 # %% ../../nbs/models/training.ipynb #8d220dfa
-def _figures(folds: pd.DataFrame, customers: Customers, parts: Split) -> dict[str, Any]:
-    """Return what a result says of the folds, and how many customers there were."""
+def _figures(metrics: dict[str, float], folds: pd.DataFrame, customers: Customers, parts: Split) -> dict[str, Any]:
+    """Return what a result says of the test, of the folds and of the customers."""
     return {
+        "metrics": metrics,
         "cv_mean": {str(name): float(value) for name, value in folds.mean().items()},
         "cv_std": {str(name): float(value) for name, value in folds.std().items()},
         "n_folds": len(folds),
@@ -489,3 +414,71 @@ def _figures(folds: pd.DataFrame, customers: Customers, parts: Split) -> dict[st
         "churn_rate": float(customers.y.mean()),
         "churn": customers.churn,
     }
+
+# %% ../../nbs/models/training.ipynb #9915fda8
+@contextmanager
+def _timed(step: Step, name: str, seconds: dict[str, float]) -> Iterator[Any]:
+    """Run a step inside of what the caller wants around it, and note how long it took."""
+    start = time.perf_counter()
+    with step(name) as advance:
+        yield advance
+    seconds[name] = round(time.perf_counter() - start, 3)
+
+
+def _check(settings: Settings) -> tuple[ChurnModel, Economics]:
+    """Refuse what is impossible before any data is read; return the unfitted model and the economics."""
+    unfitted, economics = make_model(settings.model), make_economics(settings.economics)
+    if settings.output.report:
+        check_report_folder(settings.output.report)
+    return unfitted, economics
+
+# %% ../../nbs/models/training.ipynb #6f85c5f6
+def run_training(settings: Settings, step: Step = nullcontext) -> TrainingResult:
+    """Load, validate, split, fit, evaluate and save, as the settings say.
+
+    Parameters
+    ----------
+    settings : Settings
+        See `load_settings`.
+    step : callable, optional
+        Called with the name of each step; returns a context manager that the step runs in. If that
+        gives a function, it is called with the share that is done, in [0, 1], while the step runs.
+
+    Returns
+    -------
+    TrainingResult
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file of customers does not exist.
+    ValueError
+        If the settings or the customers cannot be used; the message says why.
+    """
+    seconds: dict[str, float] = {}
+    unfitted, economics = _check(settings)
+    with collect_warnings() as noticed:
+        with _timed(step, "load", seconds):
+            table = load_customers(settings.data)
+        with _timed(step, "validate", seconds):
+            customers = prepare_customers(table, settings.data, settings.split)
+        with _timed(step, "check", seconds):
+            customers, findings = check_customers(customers)
+            findings += compare_with_time(unfitted, customers, settings.split)
+        with _timed(step, "split", seconds):
+            parts = _split(customers, settings.split)
+        with _timed(step, "fit", seconds):
+            model = unfitted.fit(parts.X_train, parts.y_train)
+            threshold = _threshold(unfitted, parts, economics, customers, settings)
+            model.formula_ = model.formula_.updated(threshold=threshold)
+        with _timed(step, "evaluate", seconds) as advance:
+            metrics = model.evaluate(parts.X_test, parts.y_test)
+            model.formula_ = model.formula_.updated(metrics=metrics)
+            folds = _cross_validate(unfitted, customers, settings, advance, threshold)
+        with _timed(step, "save", seconds):
+            paths = _save(model, customers, parts, economics, settings)
+        if settings.output.report:
+            with _timed(step, "report", seconds):
+                _write_report(settings, model, parts, folds, findings, economics)
+    figures = _figures(metrics, folds, customers, parts)
+    return TrainingResult(model=model, **figures, **paths, seconds=seconds, findings=findings, warnings=noticed)
