@@ -82,3 +82,11 @@ def test_opening_and_saving_a_notebook_leaves_its_file(project: Path) -> None:
     assert content != before
     lab_hooks.clean(content)
     assert content == before
+
+
+def test_saved_notebook_stays_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jupyter signs what was trusted when it was opened, after it has been cleaned."""
+    monkeypatch.chdir(Path(__file__).resolve().parent.parent)
+    content = new_notebook(cells=[new_code_cell("x = 1", metadata={"trusted": True, "collapsed": False})])
+    lab_hooks.clean(content)
+    assert content.cells[0].metadata == {"trusted": True}

@@ -123,6 +123,11 @@ def test_every_package_has_a_page_in_the_reference(site: Path) -> None:
     assert packages <= {page.stem for page in (site / "reference").glob("*.html")}
 
 
+def test_reference_lists_what_a_class_has_from_its_bases(site: Path) -> None:
+    text = (site / "reference" / "learners.html").read_text(encoding="utf-8")
+    assert 'id="blend.BlendedClassifier.predict_proba"' in text
+
+
 def test_reference_has_every_option_and_setting(site: Path) -> None:
     from churn_mlops.settings import Settings
 
@@ -425,6 +430,21 @@ def test_tables_of_customers_have_one_row_of_names(tool) -> None:
     made = tool("finish_site").DATAFRAME.sub(tool("finish_site").dataframe, table)
     assert re.findall(r"<th[^>]*>(.*?)</th>", made) == ["customer", "remark", "x", "0"]
     assert len(re.findall(r'class="text long"', made)) == 2
+
+
+def test_tables_with_two_names_of_rows_have_one_row_of_names(tool) -> None:
+    table = pd.DataFrame({"section": ["a"], "key": ["b"], "x": [1]}).set_index(["section", "key"]).to_html()
+    made = tool("finish_site").DATAFRAME.sub(tool("finish_site").dataframe, table)
+    assert re.findall(r"<th[^>]*>(.*?)</th>", made) == ["section", "key", "x", "a", "b"]
+
+
+def test_columns_that_share_a_head_keep_it(tool) -> None:
+    columns = pd.MultiIndex.from_product([["test"], ["AUC", "model"]])
+    made = tool("finish_site").DATAFRAME.sub(
+        tool("finish_site").dataframe, pd.DataFrame([[0.8, "blend"]], columns=columns).to_html()
+    )
+    assert made.count("<tr>") == 3
+    assert re.findall(r'<t[hd] class="text">(.*?)<', made) == ["model", "blend"]
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,9 @@ from nbdev.config import get_config
 from nbdev.doclinks import _build_modidx
 from nbdev.quarto import nbdev_sidebar, refresh_quarto_yml
 from nbdev.serve import proc_nbs
+from notebooks import ROOT, all_notebooks
 from rich.console import Console
 from smalldocs.site import build
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def without_address(cache: Path) -> None:
@@ -30,8 +29,7 @@ def main() -> None:
     """Build the site from the outputs in the notebooks; keep the previous one when a check finds something."""
     os.chdir(ROOT)
     config = get_config()
-    n_notebooks = sum(1 for path in config.nbs_path.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
-    with Console(stderr=True).status(f"1 of 4: reading {n_notebooks} notebooks") as status:  # silent in a pipe
+    with Console(stderr=True).status(f"1 of 4: reading {len(all_notebooks())} notebooks") as status:  # silent in a pipe
         refresh_quarto_yml()
         _build_modidx()
         nbdev_sidebar.__wrapped__()

@@ -1,130 +1,68 @@
-"""Finish what smalldocs renders: formulas without a script, search without a request, names for what is not text."""
+"""Finish what smalldocs renders: formulas without a script, tables that align, search without a request."""
 
 import base64
 import html
+import io
 import json
 import re
-import shutil
-import struct
-from functools import partial
 from pathlib import Path
 
+from bs4 import BeautifulSoup
 from latex2mathml.converter import convert
 from nbdev.config import get_config
+from notebooks import read, texts
+from PIL import Image
 
-FORMULA = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', re.DOTALL)
+FORMULA = re.compile(r'(<span class="math (inline|display)">)\\[(\[](.*?)\\[)\]](?=</span>)', re.DOTALL)
 KATEX = re.compile(r"<(?:link|script)\b[^>]*cdn\.jsdelivr\.net/npm/katex[^>]*>(?:</script>)?")
 TOGGLE = re.compile(r'<a([^>]*data-bs-toggle="collapse"[^>]*) role="navigation"([^>]*)>(.*?)</a>', re.DOTALL)
 DATAFRAME = re.compile(r'<table[^>]*class="dataframe".*?</table>', re.DOTALL)
-OUTPUT = re.compile(r'(<div class="cell-output[^>]*>\s*<pre)(><code>)(.*?)(</code></pre>)', re.DOTALL)
-DESCRIBED = re.compile(
-    r'<table class="([^"]*)">(?=\s*<thead>\s*<tr>(?:\s*<th>[^<]*</th>){2}\s*<th>meaning</th>\s*</tr>)'
-)
-# The head of a table whose index has a name: one row with the columns, another with the name alone.
-NAMED_INDEX = re.compile(
-    r"(<thead>\s*<tr[^>]*>\s*<th>)(</th>(?:(?!<tr).)*?</tr>)\s*<tr>\s*<th>([^<]+)</th>(?:\s*<th></th>)*\s*</tr>",
-    re.DOTALL,
-)
 PNG = re.compile(r'src="data:image/png;base64,([^"]+)"')
-TOC = re.compile(r'<nav [^>]*id="TOC".*?</nav>', re.DOTALL)
+EDIT = re.compile(r'<div class="toc-actions">.*?</div></div>', re.DOTALL)
+FONT = re.compile(r"@import\s+url\([^)]*\);?")
 NUMBER = re.compile(r"[-+\N{MINUS SIGN}]?[\d.,]+(?:e[-+]?\d+)?[ %]*|NaN|None|-?inf", re.IGNORECASE)
-BEHAVIOUR = {  # what smalldocs.js does, and what it should do
-    'const r = await fetch(offset + "search.json");\n      index = await r.json();': (
-        "index = await window.loadSearchIndex(offset);"
-    ),
-    # The link beside a heading would be read as a part of its name; the table of contents has the same links.
-    'a.setAttribute("aria-label", "Anchor");': 'a.setAttribute("aria-hidden", "true"); a.tabIndex = -1;',
-}
-NAMED = {  # what has no name for a reader who does not see the page: where, and what is added
-    '<nav class="navbar': 'aria-label="Site"',
-    '<nav class="quarto-secondary-nav"': 'aria-label="Section"',
-    '<nav id="quarto-sidebar"': 'aria-label="Pages"',
-    '<nav id="TOC"': 'aria-labelledby="toc-title"',
-    '<nav class="quarto-page-breadcrumbs quarto-title': 'aria-label="Where this page is"',
-    '<nav class="page-navigation"': 'aria-label="Previous and next page"',
-    '<a class="quarto-color-scheme-toggle': 'role="button" aria-label="Dark or light"',
-    '<i class="bi': 'aria-hidden="true"',
-    '<div class="smalldocs-search-results': 'role="region" aria-label="Search results" aria-live="polite"',
-}
+FETCH = 'const r = await fetch(offset + "search.json");\n      index = await r.json();'
 
 
 def formula(found: re.Match[str]) -> str:
-    """Write a formula as MathML, which browsers show by themselves; its source is its name."""
-    source = html.unescape(found[2])
-    made = convert(source, display="block" if found[1] == "display" else "inline")
-    return f'<span class="math {found[1]}">{made}</span>'
-
-
-def named(tag: re.Match[str], name: str) -> str:
-    """Give the start of an element a name, in the place of what names it now."""
-    start, rest = tag[0].split(" ", 1)
-    for attribute in re.findall(r"([\w-]+)=", name):
-        rest = re.sub(rf'\b{attribute}="[^"]*" ?', "", rest)
-    return f"{start} {name} {rest}"
-
-
-def output(found: re.Match[str]) -> str:
-    """Let the lines of an output break where they are sentences: one line, or longer than a table is shown."""
-    longest = max(map(len, html.unescape(found[3]).splitlines()), default=0)
-    if "\n" in found[3].strip() and longest <= 100:
-        return found[0]
-    return f'{found[1]} class="sentence"{found[2]}{found[3]}{found[4]}'
+    """Write a formula as MathML, which browsers show by themselves."""
+    return found[1] + convert(html.unescape(found[3]), display="block" if found[2] == "display" else "inline")
 
 
 def dataframe(found: re.Match[str]) -> str:
     """Put a table of pandas into a box of its own, its columns of text at the left and its numbers at the right."""
-    one_head = NAMED_INDEX.sub(r"\1\3\2", found[0])
-    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in one_head.split("<tr")]
-    classes = []
-    for column in zip(*(row for row in rows if row), strict=False):
-        is_text = any(cell.strip() and not NUMBER.fullmatch(cell.strip()) for cell in column)
-        is_long = max(map(len, column)) > 48
-        classes.append(' class="text long"' if is_long else ' class="text"' if is_text else "")
-
-    def row(found: re.Match[str]) -> str:
-        tag = "td" if "<td" in found[0] else "th"
-        n_names = len(re.findall(rf"<{tag}\b", found[0])) - len(classes)
-        place = iter([""] * n_names + classes)
-        return re.sub(rf"<{tag}(?=[ >])", lambda start: start[0] + next(place, ""), found[0])
-
-    aligned = re.sub(r"<tr\b.*?</tr>", row, one_head, flags=re.DOTALL)
-    return f'<div class="sd-table">{aligned}</div>'
+    table = BeautifulSoup(found[0], "html.parser").table
+    del table["border"]
+    heads = [row("th") for row in table.select("thead tr")]
+    if len(heads) == 2 and not any(above.text and below.text for above, below in zip(*heads, strict=False)):
+        for above, below in zip(*heads, strict=False):
+            above.string = above.text or below.text
+        heads[1][0].parent.decompose()  # it held the names of the index alone
+    columns = list(zip(*([cell.text.strip() for cell in row("td")] for row in table.select("tbody tr")), strict=False))
+    for place, column in enumerate(columns, -len(columns)):
+        if any(cell and not NUMBER.fullmatch(cell) for cell in column):
+            for cells in (row(["td", "th"]) for row in table("tr")):
+                if len(cells) >= len(columns):
+                    cells[place]["class"] = "text long" if max(map(len, column)) > 48 else "text"
+    return f'<div class="sd-table">{table}</div>'
 
 
 def sized(found: re.Match[str]) -> str:
     """Show a figure in the size that it was drawn for: 100 dots to the inch, so that the letters of all are alike."""
-    head = base64.b64decode(found[1][:800])
-    width, height = struct.unpack(">II", head[16:24])
-    place = head.find(b"pHYs")
-    scale = 100 * 39.37 / struct.unpack(">I", head[place + 4 : place + 8])[0] if place > 0 else 1
-    return f'width="{width * scale:.0f}" height="{height * scale:.0f}" {found[0]}'
+    picture = Image.open(io.BytesIO(base64.b64decode(found[1])))
+    dots = picture.info.get("dpi", (100, 100))[0]
+    width, height = (round(side * 100 / dots) for side in picture.size)
+    return f'width="{width}" height="{height}" {found[0]}'
 
 
-def finish_page(text: str, script: str) -> str:
-    """Finish one page."""
-    text = FORMULA.sub(formula, KATEX.sub("", text))
-    text = TOGGLE.sub(r'<button type="button"\1\2>\3</button>', text)
-    text = OUTPUT.sub(output, text)
-    text = DESCRIBED.sub(r'<table class="\1 described">', text).replace('<table border="1" ', "<table ")
-    text = PNG.sub(sized, DATAFRAME.sub(dataframe, text))
-    text = TOC.sub(
-        lambda toc: re.sub(r"_(?=[^<>]*</a>)", "_<wbr>", toc[0]), text
-    )  # a long name breaks at its underscores
-    for start, name in NAMED.items():
-        tag, _, mark = start.partition(" ")
-        text = re.sub(rf"{tag} [^>]*{re.escape(mark)}[^>]*>", partial(named, name=name), text)
-    return text.replace("</head>", f'<script src="{script}"></script></head>', 1)
-
-
-def prose(notebook: dict) -> dict[str, str]:
+def prose(notebook: Path) -> dict[str, str]:
     """Give the words of a notebook under each of its headings, without code and outputs."""
     found, section = {"": ""}, ""
-    for cell in notebook["cells"]:
-        for line in "".join(cell["source"]).splitlines() if cell["cell_type"] == "markdown" else ():
-            section = line.lstrip("# ") if line.startswith("##") else section
-            found[section] = found.get(section, "") + " " + (line if line[:1] not in "#>" else "")
-    plain = {heading: re.sub(r"!?\[([^\]]*)\]\([^)]*\)|```\w*|[*`|]", r"\1", text) for heading, text in found.items()}
-    return {re.sub(r"\W", "", heading): " ".join(text.split()) for heading, text in plain.items()}
+    for line in "\n".join(texts(notebook, "markdown")).splitlines():
+        section = re.sub(r"\W", "", line) if line.startswith("##") else section
+        found[section] = found.get(section, "") + " " + (line if line[:1] not in "#>" else "")
+    words = re.compile(r"!?\[([^\]]*)\]\([^)]*\)|```\w*|[*`|]")  # a link is its text
+    return {heading: " ".join(words.sub(r"\1", text).split()) for heading, text in found.items()}
 
 
 def search_index(site: Path, sources: Path) -> list[dict[str, str]]:
@@ -132,11 +70,11 @@ def search_index(site: Path, sources: Path) -> list[dict[str, str]]:
     found: dict[tuple[str, str], dict[str, str]] = {}
     for entry in json.loads((site / "search.json").read_text(encoding="utf-8")):
         page, _, place = entry["href"].partition("#")
-        if (sources / page).with_suffix(".ipynb").is_file():
-            notebook = json.loads((sources / page).with_suffix(".ipynb").read_text(encoding="utf-8"))
-            entry["text"] = prose(notebook).get(re.sub(r"\W", "", entry["section"]), entry["text"])
+        source = (sources / page).with_suffix(".ipynb")
+        if source.is_file():
+            entry["text"] = prose(source).get(re.sub(r"\W", "", entry["section"]), entry["text"])
             if not entry["section"]:
-                entry["keywords"] = notebook["metadata"].get("nbdev", {}).get("keywords", "")
+                entry["keywords"] = read(source)["metadata"].get("nbdev", {}).get("keywords", "")
         elif page.startswith("reference/") and "." in place:
             entry["title"] += f".{place.partition('.')[0]}"  # the module, since several may have the same name
         found.setdefault((entry["title"], entry["section"]), entry)
@@ -145,31 +83,29 @@ def search_index(site: Path, sources: Path) -> list[dict[str, str]]:
 
 def finish_site(site: Path, sources: Path) -> None:
     """Finish every page, and make search work where a browser fetches no file."""
-    libs = site / "site_libs"
-    shutil.copy(Path(__file__).with_name("site.js"), libs / "site.js")
+    libs, host = site / "site_libs", get_config().doc_host
     index = json.dumps(search_index(site, sources), ensure_ascii=False)
     (libs / "search-index.js").write_text(f"window.siteSearchIndex = {index};\n", encoding="utf-8")
-    behaviour = (libs / "smalldocs.js").read_text(encoding="utf-8")
-    for known, instead in BEHAVIOUR.items():
-        if known not in behaviour:
-            raise SystemExit(f"smalldocs.js has no `{known}` any more: adapt tools/finish_site.py")
-        behaviour = behaviour.replace(known, instead)
-    (libs / "smalldocs.js").write_text(behaviour, encoding="utf-8")
+    script = (libs / "smalldocs.js").read_text(encoding="utf-8")
+    if FETCH not in script:
+        raise SystemExit(f"smalldocs.js has no `{FETCH}` any more: adapt tools/finish_site.py")
+    ours = Path(__file__).with_name("site.js").read_text(encoding="utf-8")
+    script = ours + script.replace(FETCH, "index = await window.loadSearchIndex(offset);")
+    (libs / "smalldocs.js").write_text(script, encoding="utf-8")
     for style in (libs / "themes").rglob("*.css"):  # their fonts come from another host
-        style.write_text(re.sub(r"@import\s+url\([^)]*\);?", "", style.read_text(encoding="utf-8")), encoding="utf-8")
+        style.write_text(FONT.sub("", style.read_text(encoding="utf-8")), encoding="utf-8")
     for page in site.rglob("*.html"):
+        text = FORMULA.sub(formula, KATEX.sub("", page.read_text(encoding="utf-8")))
+        text = TOGGLE.sub(r'<button type="button"\1\2>\3</button>', text)
+        text = PNG.sub(sized, DATAFRAME.sub(dataframe, text))
         source = sources / page.relative_to(site)
-        script = "../" * (len(page.relative_to(site).parts) - 1) + "site_libs/site.js"
-        done = finish_page(page.read_text(encoding="utf-8"), script)
-        text = source.with_suffix(".md")
-        if not source.with_suffix(".ipynb").is_file() and (text.is_symlink() or not text.is_file()):
-            done = re.sub(r'<div class="toc-actions">.*?</div></div>', "", done, flags=re.DOTALL)  # nothing to edit
-        page.write_text(done, encoding="utf-8")
-    missing = site / "404.html"  # a host shows it under any address, so its links must not start there
-    config = get_config()
-    if config.doc_host:
-        base = f'<head><base href="{config.doc_host}{config.doc_baseurl.rstrip("/")}/">'
-        missing.write_text(missing.read_text(encoding="utf-8").replace("<head>", base, 1), encoding="utf-8")
+        written = [file for suffix in (".ipynb", ".md") if (file := source.with_suffix(suffix)).is_file()]
+        if not written or written[0].is_symlink():
+            text = EDIT.sub("", text)
+        if page == site / "404.html" and host:  # shown under any address, so its links must not start there
+            text = text.replace("<head>", f'<head><base href="{host}{get_config().doc_baseurl.rstrip("/")}/">', 1)
+        page.write_text(text, encoding="utf-8")
+    if host:
         pages = (site / "sitemap.xml").read_text(encoding="utf-8")
         listed = re.sub(r"\s*<url>\s*<loc>[^<]*/404\.html</loc>.*?</url>", "", pages, flags=re.DOTALL)
         (site / "sitemap.xml").write_text(listed, encoding="utf-8")

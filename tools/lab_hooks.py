@@ -1,60 +1,22 @@
 """What JupyterLab does with the notebooks of a package: it opens them as saved, a save cleans them and exports them."""
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ipykernel.ipkernel import IPythonKernel
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
-from nbdev.clean import clean_nb
 from nbdev.config import get_config
 from nbdev.doclinks import nbdev_export
 from nbdev.export import ExportModuleProc
 from nbdev.process import NBProcessor
-
-WIDGET = "application/vnd.jupyter.widget-view+json"
-
-# ---- a notebook as it is committed, and as JupyterLab holds it
-
-
-def clean(content: dict[str, Any]) -> None:
-    """Leave in a notebook what nbdev commits, and of a widget what it shows where no kernel runs."""
-    config = get_config()
-    content["metadata"].pop("widgets", None)
-    trusted = [cell for cell in content["cells"] if cell["metadata"].get("trusted")]
-    for cell in content["cells"]:
-        for output in cell.get("outputs", []):
-            output.get("data", {}).pop(WIDGET, None)
-    clean_nb(
-        content,
-        config.clear_all,
-        config.get("allowed_metadata_keys"),
-        config.get("allowed_cell_metadata_keys"),
-        config.clean_ids,
-        config.get("allowed_out_metadata_keys"),
-    )
-    for cell in trusted:
-        cell["metadata"]["trusted"] = True  # Jupyter takes it out again when it signs the notebook
+from notebooks import clean
 
 
 def complete(content: dict[str, Any], kernel: Any) -> None:
     """Say of the kernel what JupyterLab writes into a notebook when it starts; adding it there is an unsaved change."""
     content["metadata"]["language_info"] = IPythonKernel.language_info
     content["metadata"]["kernelspec"] |= {"display_name": kernel.display_name, "language": kernel.language}
-
-
-# ---- the module of a notebook
-
-
-def check(cells: Iterable[Any]) -> None:
-    """Raise SyntaxError, with the line, for a cell that is no code of a module; nbdev would write it all the same."""
-    for cell in cells:
-        try:
-            compile(cell.source, f"cell {cell.id}", "exec", dont_inherit=True)
-        except SyntaxError as error:
-            line = cell.source.splitlines()[(error.lineno or 1) - 1].strip()
-            raise SyntaxError(f"{error.msg}: {line}") from None
 
 
 def exported_cells(notebook: Path) -> tuple[Path | None, list[Any]]:
@@ -76,7 +38,12 @@ def source_of(module: Path) -> Path | None:
 def export(notebook: Path, formerly: Path | None = None) -> None:
     """Write the module of a notebook, and remove what was exported from it, or under its former name, elsewhere."""
     module, cells = exported_cells(notebook)
-    check(cells)
+    for cell in cells:  # nbdev would write what is no code of a module all the same
+        try:
+            compile(cell.source, f"cell {cell.id}", "exec", dont_inherit=True)
+        except SyntaxError as error:
+            line = cell.source.splitlines()[(error.lineno or 1) - 1].strip()
+            raise SyntaxError(f"{error.msg}: {line}") from None
     if cells and not module:
         raise ValueError("it has cells to export, but no `#| default_exp` that names a module")
     other = source_of(module) if module and module.is_file() else None
@@ -88,30 +55,8 @@ def export(notebook: Path, formerly: Path | None = None) -> None:
     nbdev_export.__wrapped__(str(notebook))
 
 
-# ---- what Jupyter calls
-
-
-def clean_before_save(model: dict[str, Any], **_: Any) -> None:
-    """Clean a notebook on its way to the disk."""
-    if model["type"] == "notebook" and model.get("content"):
-        clean(model["content"])
-
-
-def export_after_save(os_path: str, model: dict[str, Any], contents_manager: Any, formerly: Path | None = None) -> None:
-    """Export a saved notebook; if that cannot be done, say why, in the log and to JupyterLab."""
-    notebook = Path(os_path).resolve()
-    if model["type"] != "notebook" or get_config().nbs_path not in notebook.parents:
-        return
-    try:
-        export(notebook, formerly)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        model["message"] = f"{notebook.name} is saved, but its module is as it was before: {reason}"
-        contents_manager.log.error(model["message"])
-
-
 class Notebooks(AsyncLargeFileManager):
-    """The files that JupyterLab shows; their notebooks open as saved, and their modules follow a new name."""
+    """The files that JupyterLab shows; notebooks open as saved, are saved clean, and their modules follow them."""
 
     async def get(self, *args: Any, **options: Any) -> dict[str, Any]:
         """Give a file; a notebook tells the kernel that it will run in."""
@@ -122,9 +67,31 @@ class Notebooks(AsyncLargeFileManager):
                 complete(model["content"], self.parent.kernel_spec_manager.get_kernel_spec(name))
         return model
 
+    def run_pre_save_hooks(self, model: dict[str, Any], path: str, **options: Any) -> None:
+        """Clean a notebook on its way to the disk."""
+        super().run_pre_save_hooks(model, path, **options)
+        if model["type"] == "notebook" and model.get("content"):
+            clean(model["content"])
+
+    def run_post_save_hooks(self, model: dict[str, Any], os_path: str) -> None:
+        """Export a saved notebook."""
+        super().run_post_save_hooks(model, os_path)
+        if model["type"] == "notebook":
+            self.export(Path(os_path).resolve(), model)
+
     async def rename_file(self, old_path: str, new_path: str) -> None:
         """Rename a file or a folder, and export its notebooks anew."""
         await super().rename_file(old_path, new_path)
         old, new = (Path(self._get_os_path(path)).resolve() for path in (old_path, new_path))
         for notebook in [new] if new.suffix == ".ipynb" else sorted(new.rglob("*.ipynb")):
-            export_after_save(str(notebook), {"type": "notebook"}, self, old / notebook.relative_to(new))
+            self.export(notebook, {}, formerly=old / notebook.relative_to(new))
+
+    def export(self, notebook: Path, answer: dict[str, Any], formerly: Path | None = None) -> None:
+        """Export a notebook of the project; if that cannot be done, say why, in the log and in JupyterLab."""
+        if get_config().nbs_path in notebook.parents:
+            try:
+                export(notebook, formerly)
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"
+                answer["message"] = f"{notebook.name} is saved, but its module is as it was before: {reason}"
+                self.log.error(answer["message"])

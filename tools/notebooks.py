@@ -16,20 +16,16 @@ import math
 import os
 import re
 import sys
-import traceback
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import zip_longest
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parent.parent
-WIDGET = "application/vnd.jupyter.widget-view+json"
-STYLE = ROOT / "nbs" / "matplotlibrc"
-os.environ["MATPLOTLIBRC"] = str(STYLE)  # before a process that notebooks are forked from imports matplotlib
-
-Outputs = dict[str, list[dict[str, Any]]]  # by cell id
+os.environ["MATPLOTLIBRC"] = str(ROOT / "nbs" / "matplotlibrc")  # before anything imports matplotlib
 
 # ---- executing
 
@@ -41,6 +37,9 @@ _processes.set_forkserver_preload(
 )
 
 
+Outputs = dict[str, list[dict[str, Any]]]  # what the cells show, by their ids
+
+
 class Run(NamedTuple):
     """What a notebook's cells showed, or the traceback of the one that raised."""
 
@@ -48,35 +47,34 @@ class Run(NamedTuple):
     failure: str = ""
 
 
-def _work(path: Path, answer: Connection) -> None:
-    """Execute a notebook in this process."""
-    from execnb.shell import CaptureShell
-    from fastcore.nbio import nb2dict
-    from nbdev.clean import clean_nb
-    from nbdev.config import get_config
-    from nbdev.process import NBProcessor
-    from nbdev.test import nb_test_cells
+def clean(notebook: dict[str, Any]) -> None:
+    """Leave in a notebook what nbdev commits, and of a widget what it shows where no kernel runs."""
+    from nbdev.clean import _nbdev_clean
 
-    os.environ["IN_TEST"] = "1"
-    os.chdir(path.parent)
-    config = get_config(path.parent)
-    sys.path.insert(0, str(config.config_path))
-    runs = {cell.id for cell in nb_test_cells(path, str(config.tst_flags).split())}
-    notebook = NBProcessor(path, rm_directives=False, process=True).nb
-    shell = CaptureShell(path, profile=bool(config.exec_profile))
-    try:
-        shell.run_all(
-            notebook, exc_stop=True, preproc=lambda cell: cell.id not in runs, cell_timeout=config.cell_timeout or None
-        )
-    except Exception:
-        answer.send(Run({}, shell.prettytb(fname=path) or traceback.format_exc()))
-        return
-    executed = nb2dict(notebook)
-    clean_nb(executed)
-    for cell in executed["cells"]:
+    notebook["metadata"].pop("widgets", None)
+    for cell in notebook["cells"]:
         for output in cell.get("outputs", []):
-            output.get("data", {}).pop(WIDGET, None)  # means nothing without its kernel
-    answer.send(Run({cell["id"]: cell["outputs"] for cell in executed["cells"] if cell["id"] in runs}))
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+    _nbdev_clean(notebook)
+
+
+def _work(path: Path, answer: Connection) -> None:
+    """Execute a notebook in this process as `nbdev-test` does, and catch what it would write and print."""
+    from fastcore.nbio import nb2dict
+    from nbdev.config import get_config
+    from nbdev.test import test_nb
+
+    os.chdir(path.parent)
+    config = get_config()
+    flags, timeout = str(config.tst_flags).split(), config.cell_timeout or None
+    with mock.patch("nbdev.test.write_nb") as write, mock.patch("sys.__stderr__", io.StringIO()) as said:
+        passed, _ = test_nb(path, flags, basepath=config.config_path, save=True, cell_timeout=timeout)
+    if not passed:
+        answer.send(Run({}, said.getvalue()))
+        return
+    executed = nb2dict(write.call_args.args[0])
+    clean(executed)
+    answer.send(Run({cell["id"]: cell["outputs"] for cell in executed["cells"] if cell["cell_type"] == "code"}))
 
 
 def run(path: Path) -> Run:
@@ -86,12 +84,11 @@ def run(path: Path) -> Run:
     process.start()
     sender.close()
     try:
-        result: Run = receiver.recv()
+        result = receiver.recv()
     except EOFError:
-        process.join()
-        result = Run({}, f"{path}: the process that ran it ended with exit code {process.exitcode}")
+        result = None
     process.join()
-    return result
+    return result or Run({}, f"{path}: the process that ran it ended with exit code {process.exitcode}")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -104,35 +101,42 @@ def all_notebooks() -> list[Path]:
     return sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 
 
+def sidebar() -> list[str]:
+    """List the notebooks that the sidebar of the site leads to."""
+    text = (ROOT / "_quarto.yml").read_text(encoding="utf-8").partition("\n  sidebar:")[2]
+    return re.findall(r"^ +(?:- |href: )([\w/]+\.ipynb)$", text, re.MULTILINE)
+
+
+def texts(path: Path, kind: str) -> list[str]:
+    """Give the sources of the cells of a kind."""
+    return ["".join(cell["source"]).strip() for cell in read(path)["cells"] if cell["cell_type"] == kind]
+
+
+def directives(path: Path, pattern: str) -> list[str]:
+    """Give what the directives `#| ...` of a notebook say."""
+    return re.findall(rf"^#\|\s*{pattern}", "\n".join(texts(path, "code")), re.MULTILINE)
+
+
 def forgotten(path: Path) -> list[str]:
     """Say what a notebook lacks to be a chapter: title and subtitle, the module of its path, a line in the sidebar."""
     name = path.relative_to(ROOT / "nbs").as_posix()
     module = name.removesuffix(".ipynb").replace("/", ".")
-    texts, code = (
-        ["".join(cell["source"]).strip() for cell in read(path)["cells"] if cell["cell_type"] == kind]
-        for kind in ("markdown", "code")
-    )
-    first = texts[0] if texts else ""
-    modules = re.findall(r"^#\|\s*default_exp\s+(\S+)", "\n".join(code), re.MULTILINE)
-    exports = any(re.search(r"^#\|\s*export", source, re.MULTILINE) for source in code)
-    sidebar = (ROOT / "_quarto.yml").read_text(encoding="utf-8").partition("\n  sidebar:")[2]
-    lines = re.findall(rf"^ +(?:- |href: ){re.escape(name)}$", sidebar, re.MULTILINE)
+    first = "".join(texts(path, "markdown")[:1])
+    modules = directives(path, r"default_exp\s+(\S+)")
+    n_lines = sidebar().count(name)
     found = []
     if not re.fullmatch(r"# \S.*\n+> \S.*", first):
-        found.append(
-            f"its first text cell must be `# A title` and `> What it is for.`, and nothing else; it is {first!r}"
-        )
-    if (modules or exports) and modules != [module]:
-        found.append(f"it exports to {', '.join(modules) or 'no module'}; its path wants `#| default_exp {module}`")
-    if len(lines) != 1:
-        found.append(f"the sidebar in _quarto.yml lists it {len(lines)} times; it needs the line `- {name}` once")
+        found += [f"its first text cell must be `# A title` and `> What it is for.`, and nothing else; it is {first!r}"]
+    if modules != [module] and (modules or directives(path, "export")):
+        found += [f"it exports to {', '.join(modules) or 'no module'}; its path wants `#| default_exp {module}`"]
+    if n_lines != 1:
+        found += [f"the sidebar in _quarto.yml lists it {n_lines} times; it needs the line `- {name}` once"]
     return [f"nbs/{name}: {each}" for each in found]
 
 
 def lacks_data(path: Path) -> bool:
     """Tell whether a notebook's outputs come from a file that is not here."""
-    text = "\n".join("".join(cell["source"]) for cell in read(path)["cells"] if cell["cell_type"] == "code")
-    return any(not os.environ.get(name) for name in re.findall(r"^#\| data: (\w+)$", text, re.MULTILINE))
+    return not all(map(os.environ.get, directives(path, r"data: (\w+)$")))
 
 
 # ---- comparing
@@ -149,11 +153,6 @@ _TOKEN = re.compile(
 )
 
 
-def _text(page: str) -> str:
-    """Give the text of a piece of HTML, without styles and scripts."""
-    return html.unescape(re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL))
-
-
 def _same_number(one: re.Match[str], other: re.Match[str]) -> bool:
     """Compare two numbers as they are shown."""
     a, b = (float(token["number"].replace(",", "").replace("\N{MINUS SIGN}", "-")) for token in (one, other))
@@ -161,22 +160,21 @@ def _same_number(one: re.Match[str], other: re.Match[str]) -> bool:
     return math.isclose(a, b, rel_tol=1e-3, abs_tol=max(1.01 * last, 1e-9))
 
 
-def _difference(old: str, new: str, numbers: bool) -> tuple[str, str] | None:
-    """Give the surroundings of the first word or number that differs."""
+def _difference(old: str, new: str, numbers: bool) -> str:
+    """Show the first word or number that differs, with what is around it."""
     old, new = (_PASSING.sub("(passing)", text) for text in (old, new))
     for one, other in zip_longest(_TOKEN.finditer(old), _TOKEN.finditer(new)):
-        if one and other:
-            if one["number"] and other["number"]:
-                if not numbers or _same_number(one, other):
-                    continue
-            elif one[0] == other[0]:
-                continue
-        around = [
-            " ".join(text[max(0, token.start() - 30) : token.end() + 30].split()) if token else "nothing more"
-            for text, token in ((old, one), (new, other))
-        ]
-        return around[0], around[1]
-    return None
+        if one and other and one["number"] and other["number"]:
+            same = not numbers or _same_number(one, other)
+        else:
+            same = bool(one and other) and one[0] == other[0]
+        if not same:
+            was, now = (
+                " ".join(text[max(0, token.start() - 30) : token.end() + 30].split()) if token else "nothing more"
+                for text, token in ((old, one), (new, other))
+            )
+            return f"committed '{was}', now '{now}'"
+    return ""
 
 
 def _same_picture(old: str, new: str) -> bool:
@@ -192,12 +190,14 @@ def _same_picture(old: str, new: str) -> bool:
 
 
 def _shown(outputs: list[dict[str, Any]]) -> dict[str, str]:
-    """Gather what a cell shows: streams by name, other outputs by position and type."""
+    """Gather what a cell shows: streams by name, after other outputs by type and position; HTML is its text."""
     shown: dict[str, str] = {}
-    for place, output in enumerate(out for out in outputs if out["output_type"] != "stream"):
+    for place, output in enumerate(sorted(outputs, key=lambda each: each["output_type"] == "stream"), 1):
         for kind, data in output.get("data", {}).items():
-            shown[f"{kind} {place + 1}"] = data if isinstance(data, str) else "".join(data)
-    for output in outputs:
+            shown[f"{kind} {place}"] = "".join(data) if re.match("text/|image/png", kind) else ""
+            if kind == "text/html":
+                page = re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", "".join(data), flags=re.DOTALL)
+                shown[f"{kind} {place}"] = html.unescape(page)
         if output["output_type"] == "stream":
             shown[output["name"]] = shown.get(output["name"], "") + "".join(output["text"])
     return shown
@@ -208,14 +208,12 @@ def _change(old: list[dict[str, Any]], new: list[dict[str, Any]], numbers: bool)
     before, after = _shown(old), _shown(new)
     if before.keys() != after.keys():
         return f"committed {', '.join(before) or 'no output'}; now {', '.join(after) or 'no output'}"
-    for name, text in before.items():
+    for name, was in before.items():
         if name.startswith("image/png"):
-            if numbers and not _same_picture(text, after[name]):
+            if numbers and not _same_picture(was, after[name]):
                 return "its picture has changed"
-        elif name.startswith("text/") or "/" not in name:
-            was, now = map(_text, (text, after[name])) if "html" in name else (text, after[name])
-            if found := _difference(was, now, numbers):
-                return f"committed '{found[0]}', now '{found[1]}'"
+        elif found := _difference(was, after[name], numbers):
+            return found
     return ""
 
 
@@ -223,28 +221,35 @@ def stale(path: Path, outputs: Outputs) -> dict[str, str]:
     """Name the cells of a notebook whose committed outputs are not what they show now, by id."""
     found = {}
     for place, cell in enumerate(read(path)["cells"], 1):
-        if cell["cell_type"] == "code" and cell["id"] in outputs:
+        if cell["id"] in outputs:
             source = "".join(cell["source"])
             numbers = not re.search(r"^#\|\s*numbers:\s*vary\s*$", source, re.MULTILINE)
             if change := _change(cell["outputs"], outputs[cell["id"]], numbers):
-                code = [line for line in source.splitlines() if line.strip() and not line.startswith("#|")]
-                name = f"{path.relative_to(ROOT)} cell {place} (id {cell['id']}, first line '{code[0]}')"
+                first = next(line for line in source.splitlines() if line.strip() and not line.startswith("#|"))
+                name = f"{path.relative_to(ROOT)} cell {place} (id {cell['id']}, first line '{first}')"
                 found[cell["id"]] = f"{name} is stale: {change}"
     return found
+
+
+def problems(path: Path) -> list[str]:
+    """Run a notebook, and say which cell raised, or which are stale."""
+    result = run(path)
+    if result.failure or lacks_data(path):
+        return [result.failure] if result.failure else []
+    return list(stale(path, result.outputs).values())
 
 
 def refresh(path: Path) -> str:
     """Write into a notebook what is stale in it, and name it; give the traceback of the cell that raised."""
     from fastcore.nbio import write_nb
 
-    result = run(path)
+    result, notebook = run(path), read(path)
     cells = stale(path, result.outputs)
+    for cell in notebook["cells"]:
+        if cell["id"] in cells:
+            print(cells[cell["id"]])
+            cell["outputs"] = result.outputs[cell["id"]]
     if cells:
-        print(*cells.values(), sep="\n")
-        notebook = read(path)
-        for cell in notebook["cells"]:
-            if cell["id"] in cells:
-                cell["outputs"] = result.outputs[cell["id"]]
         write_nb(notebook, path)
     return result.failure
 

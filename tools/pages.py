@@ -13,10 +13,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import reference
-from reference import ROOT, anchor, front, package, part_of, public_names, summary
+from notebooks import ROOT, read
 
 EXPORTED = re.compile(r"^#\|\s*export", re.MULTILINE)
-DRAWS = re.compile(r"\bplt\.|\.plot\b|\.(?:barh?|hist|scatter|axvline|axhline|plot_tree)\(")
 
 
 def fold(source: str, summary: str) -> str:
@@ -25,11 +24,11 @@ def fold(source: str, summary: str) -> str:
 
 
 def draws(cell: dict) -> bool:
-    """Tell whether a cell is more than a few lines that draw a figure: the figure is what a reader came for."""
+    """Tell whether a cell is more than a few lines and shows a figure: that is what a reader came for."""
     source = "".join(cell["source"])
     lines = [line for line in source.splitlines() if line.strip() and not line.startswith("#|")]
     has_figure = any("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
-    return has_figure and len(lines) >= 6 and bool(DRAWS.search(source)) and "code-fold" not in source
+    return has_figure and len(lines) >= 6 and "code-fold" not in source
 
 
 def defined(source: str) -> list[str]:
@@ -41,39 +40,34 @@ def defined(source: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def places(name: str, source: str) -> str:
-    """Give the marks that links to a name and to its public methods lead to."""
-    found = [node for node in ast.parse(source).body if getattr(node, "name", "") == name][-1:]
-    members = [getattr(each, "name", "_") for node in found for each in node.body]
-    marks = [name, *(f"{name}.{each}" for each in dict.fromkeys(members) if each[0] != "_")]
-    return "".join(f'<span id="{mark.lower()}"></span>' for mark in marks)
-
-
-def introduction(module: Path, source: str, up: str) -> str:
-    """Name what a cell exports: each public name with its first sentence and a link to its entry in the reference."""
-    known = {name.name: name for name in public_names(package()[".".join(module.with_suffix("").parts)])}
-    page = f"{up}reference/{part_of(ROOT / 'churn_mlops' / module)}.md"
-    return "\n\n".join(
-        f"{places(name, source)}[`{name}`]({page}#{anchor(known[name])}): {summary(known[name])}"
-        for name in defined(source)
-        if name in known
-    )
+def introduction(chapter: str, names: list[str]) -> str:
+    """Say in a sentence what each public name is; links to it and to its methods lead here, and on to the reference."""
+    module = reference.package()[chapter.replace("/", ".")]
+    page = "../" * chapter.count("/") + f"reference/{reference.part_of(module.filepath)}.md"
+    lines = []
+    for name in reference.public_names(module):
+        if name.name in names:
+            members = [f"{name.name}.{member}" for member in name.members if member[0] != "_"] if name.is_class else []
+            places = "".join(f'<span id="{place.lower()}"></span>' for place in (name.name, *members))
+            lines.append(f"{places}{reference.link(name, page)}: {reference.summary(name)}")
+    return "\n\n".join(lines)
 
 
 def finish_notebook(path: Path, relative: Path) -> None:
     """Show each exported cell folded, under the names that it defines; fold the code of figures."""
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    original = json.loads((ROOT / "nbs" / relative).read_text(encoding="utf-8"))["cells"]
-    exported = {cell["id"] for cell in original if EXPORTED.search("".join(cell["source"]))}
+    notebook = read(path)
+    exported = {
+        cell["id"] for cell in read(ROOT / "nbs" / relative)["cells"] if EXPORTED.search("".join(cell["source"]))
+    }
     cells = []
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "code" and cell["id"] in exported:
             code = re.sub(r"^#\|.*\n?", "", source, flags=re.MULTILINE).strip()
-            text = introduction(relative.with_suffix(".py"), code, "../" * (len(relative.parts) - 1))
-            if text:
+            names = defined(code)
+            if text := introduction(relative.with_suffix("").as_posix(), names):
                 cells.append({"cell_type": "markdown", "metadata": {}, "source": text})
-            cell["source"] = fold(code, f"Source: {', '.join(defined(code)) or 'imports'}") if code else ""
+            cell["source"] = fold(code, f"Source: {', '.join(names) or 'imports'}") if code else ""
         elif cell["cell_type"] == "code" and draws(cell):
             cell["source"] = fold(source, "The code of this figure")
         if "".join(cell["source"]).strip():
@@ -84,7 +78,7 @@ def finish_notebook(path: Path, relative: Path) -> None:
 def changelog() -> str:
     """Show CHANGELOG.md."""
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").partition("\n")[2].lstrip()
-    return front("Changelog", "What changed for the people who use churn_mlops.") + "\n\n" + text
+    return reference.front("Changelog", "What changed for the people who use churn_mlops.") + "\n\n" + text
 
 
 def openapi() -> str:

@@ -6,21 +6,17 @@ from pathlib import Path
 
 import nbformat
 from nbconvert.exporters import MarkdownExporter
+from notebooks import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"(?<=\]\()(?![a-z][a-z0-9+.-]*:|[#/])")  # the start of a relative link or image target
 
 
-def draws(cell: nbformat.NotebookNode) -> bool:
-    """Tell whether a cell shows a figure: the site has it, README.md is text."""
-    return any("image/png" in out.get("data", {}) for out in cell.get("outputs", []))
-
-
 def readme(notebook: Path) -> str:
-    """Render a notebook as the README: text alone, without directives, and links that hold from the root."""
+    """Render a notebook as the README: text, no directives or figures (the site has them), links from the root."""
     nb = nbformat.read(notebook, as_version=4)
     nb.metadata["language_info"] = {"name": "python"}  # the fences of the code say so
-    nb.cells = [cell for cell in nb.cells if not (re.search(r"^#\|\s*hide\b", cell.source, re.M) or draws(cell))]
+    nb.cells = [cell for cell in nb.cells if not re.search(r"^#\|\s*hide\b", cell.source, re.M)]
+    nb.cells = [cell for cell in nb.cells if not any("image/png" in o.get("data", {}) for o in cell.get("outputs", []))]
     for cell in nb.cells:
         if cell.cell_type == "code":
             cell.source = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M)

@@ -2,25 +2,18 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import griffe
+from notebooks import ROOT, sidebar
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "churn_mlops"
 TOP = "foundations"  # the page of the modules that are in no folder
-HEADS = {
-    "parameters": ("parameter", "type", "meaning"),
-    "other parameters": ("parameter", "type", "meaning"),
-    "attributes": ("attribute", "type", "meaning"),
-    "returns": ("result", "type", "meaning"),
-    "yields": ("result", "type", "meaning"),
-    "raises": ("error", "type", "meaning"),
-    "warns": ("warning", "type", "meaning"),
-}
+HEADS = {"returns": "result", "yields": "result"}  # others are called by their kind: parameter, error, warning
+HEADS |= {"raises": "error", "warns": "warning"}
 
 
 @cache
@@ -41,16 +34,11 @@ def notebook_of(module: griffe.Module) -> str:
 
 def parts() -> dict[str, list[griffe.Module]]:
     """List the modules that have public names, by page, in the order in which the sidebar lists their chapters."""
-    order = re.findall(r"[\w/]+\.ipynb", (ROOT / "_quarto.yml").read_text(encoding="utf-8"))
     found: dict[str, list[griffe.Module]] = {}
-    for file in sorted((ROOT / PACKAGE).rglob("[!_]*.py")):
-        module = package()[".".join(file.relative_to(ROOT / PACKAGE).with_suffix("").parts)]
-        if module.exports:
+    for chapter in sidebar():
+        file = (ROOT / PACKAGE / chapter).with_suffix(".py")
+        if file.is_file() and (module := package()[chapter.removesuffix(".ipynb").replace("/", ".")]).exports:
             found.setdefault(part_of(file), []).append(module)
-    for modules in found.values():
-        modules.sort(
-            key=lambda module: order.index(notebook_of(module)) if notebook_of(module) in order else len(order)
-        )
     return found
 
 
@@ -65,6 +53,11 @@ def anchor(name: Any) -> str:
     return name.path.removeprefix(f"{name.module.parent.path}.")
 
 
+def link(name: Any, page: str = "") -> str:
+    """Link a public name to its entry."""
+    return f"[`{name.name}`]({page}#{anchor(name)})"
+
+
 def summary(name: Any) -> str:
     """Give the first line of a docstring; of a constant or a type, what it is."""
     if name.docstring:
@@ -73,12 +66,11 @@ def summary(name: Any) -> str:
     return f"`{value[:77]}...`" if len(value) > 80 else f"`{value}`"
 
 
-def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """Write a table in Markdown."""
-    lines = [heads, ("---",) * len(heads), *rows]
-    return "\n".join(
-        "| " + " | ".join(" ".join(cell.split()).replace("|", r"\|") for cell in line) + " |" for line in lines
-    )
+def table(*lines: Iterable[str]) -> str:
+    """Write a table in Markdown, from its head and its rows."""
+    cells = [[" ".join(cell.split()).replace("|", r"\|") for cell in line] for line in lines]
+    cells.insert(1, ["---"] * len(cells[0]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def code(text: Any) -> str:
@@ -88,29 +80,24 @@ def code(text: Any) -> str:
 
 
 def section(part: Any) -> str:
-    """Write one section of a docstring."""
+    """Write one section of a docstring: its text, or a table of the parameters, results or errors that it lists."""
     kind = part.kind.value
-    if kind in HEADS:
-        heads, rows = (
-            HEADS[kind],
-            [(getattr(each, "name", ""), each.annotation, each.description) for each in part.value],
-        )
-        named = any(name for name, *_ in rows)
-        rows = [(code(name), code(typed), meaning)[not named :] for name, typed, meaning in rows]
-        return table(heads if named else (heads[0], "meaning"), rows)
     if kind == "examples":
         shown = [f"```python\n{text}\n```" if str(what.value) == "examples" else text for what, text in part.value]
         return "\n\n".join(["**Examples**", *shown])
-    return f"**{part.title}**\n\n{part.value.description}" if kind == "admonition" else str(part.value)
+    if not isinstance(part.value, list):
+        return f"**{part.title}**\n\n{part.value.description}" if kind == "admonition" else str(part.value)
+    rows = [(code(getattr(each, "name", "")), code(each.annotation), each.description) for each in part.value]
+    first = 0 if any(name for name, *_ in rows) else 1  # results and errors have no names
+    head = [HEADS.get(kind, kind.split()[-1].removesuffix("s")), "type", "meaning"]
+    return table(head if first == 0 else head[::2], *(row[first:] for row in rows))
 
 
 def described(name: Any) -> str:
     """Write a docstring as Markdown; its links start at the chapter, and the page is in another folder."""
     text = "\n\n".join(map(section, name.docstring.parsed)) if name.docstring else ""
-    folder = Path(notebook_of(name.module)).parent
-    return re.sub(
-        r"\]\((?![a-z]+:|#|\.\./)", lambda link: f"{link[0]}../{folder.as_posix()}/".replace("/./", "/"), text
-    )
+    folder = Path(notebook_of(name.module)).parent.as_posix()
+    return re.sub(r"\]\((?![a-z]+:|#|\.\./)", f"](../{folder}/".replace("/./", "/"), text)
 
 
 def split_arguments(text: str) -> list[str]:
@@ -123,7 +110,7 @@ def split_arguments(text: str) -> list[str]:
     return [text[start:end].strip(" ,") for start, end in zip(places, [*places[1:], None], strict=True)]
 
 
-def public(types: str, module: griffe.Module) -> str:
+def public(types: object, module: griffe.Module) -> str:
     """Write out what the private names in a signature stand for, where that is a type."""
 
     def stands_for(found: re.Match[str]) -> str:
@@ -132,7 +119,7 @@ def public(types: str, module: griffe.Module) -> str:
             return split_arguments(value.removeprefix("Annotated["))[0]
         return found[0] if "(" in value else value
 
-    return re.sub(r"\b_[A-Z][a-z]\w*", stands_for, types)
+    return re.sub(r"\b_[A-Z][a-z]\w*", stands_for, str(types))
 
 
 def signature(name: Any) -> str:
@@ -150,39 +137,23 @@ def signature(name: Any) -> str:
     return f"{start} {head}(\n{lines}){returned}"
 
 
-def members(name: Any) -> dict[str, Any]:
-    """List what a class defines, with what it has from private bases, which have no entry of their own."""
-    bases = [base for base in reversed(name.mro()) if base.name.startswith("_")]
-    return {key: member for each in [*bases, name] for key, member in each.members.items()}
-
-
 def fields(name: Any) -> str:
     """Write the public fields of a class whose docstring does not describe them; a `Field` says what one means."""
     if re.search(r"^(Parameters|Attributes)\n---", getattr(name.docstring, "value", ""), re.MULTILINE):
         return ""
     rows = []
-    for field in members(name).values():
+    for field in name.all_members.values():
         if field.is_attribute and field.annotation and field.name[0] != "_" and "property" not in field.labels:
-            said = [
-                each.value
-                for each in getattr(field.value, "arguments", ())
-                if getattr(each, "name", "") == "description"
-            ]
-            rows.append(
-                (
-                    code(field.name),
-                    code(public(str(field.annotation), name.module)),
-                    ast.literal_eval(str(said[0])) if said else "",
-                )
-            )
-    n_columns = 3 if any(row[2] for row in rows) else 2
-    return table(("field", "type", "meaning")[:n_columns], [row[:n_columns] for row in rows]) if rows else ""
+            given = {each.name: each.value for each in getattr(field.value, "arguments", ()) if hasattr(each, "name")}
+            meaning = ast.literal_eval(str(given.get("description", "''")))
+            rows.append((code(field.name), code(public(field.annotation, name.module)), meaning))
+    n_columns = 3 if any(meaning for *_, meaning in rows) else 2
+    return table(*(row[:n_columns] for row in [("field", "type", "meaning"), *rows])) if rows else ""
 
 
 def entry(name: Any, place: str, level: int = 3) -> Iterator[str]:
     """Describe a public name: where it comes from, signature, docstring, fields, and its methods after it."""
-    title = place.partition(".")[2]
-    yield f"{'#' * level} {title} {{#{place}}}"
+    yield f"{'#' * level} {place.partition('.')[2]} {{#{place}}}"
     if level == 3:
         source = f"[source](../{notebook_of(name.module)}#{name.name.lower()})"
         yield f"`from {name.module.path} import {name.name}` · {source}"
@@ -190,32 +161,12 @@ def entry(name: Any, place: str, level: int = 3) -> Iterator[str]:
     yield described(name)
     if name.is_class:
         yield fields(name)
-        for member in members(name).values():
+        for member in name.all_members.values():
             if member.name[0] != "_" and member.docstring and (member.is_function or "property" in member.labels):
                 yield from entry(member, f"{place}.{member.name}", level + 1)
 
 
-def front(title: str, description: str) -> str:
-    """Open a page; it has no source of its own that a reader could edit."""
-    return f'---\ntitle: "{title}"\ndescription: "{description}"\nrepo-actions: false\n---'
-
-
-def page(part: str, modules: list[griffe.Module]) -> str:
-    """Write the page of a package."""
-    names = {module: public_names(module) for module in modules}
-    overview = [
-        (f"[`{module.path}`](#{module.name})", ", ".join(f"[`{name.name}`](#{anchor(name)})" for name in names[module]))
-        for module in modules
-    ]
-    text = [front(title_of(part), about(part)), table(("module", "its public names"), overview)]
-    for module in modules:
-        chapter = f"See [its chapter](../{notebook_of(module)})."
-        text += [f"## {module.path.partition('.')[2]} {{#{module.name}}}", f"{summary(module)} {chapter}"]
-        text += [line for name in names[module] for line in entry(name, anchor(name))]
-    return "\n\n".join(filter(None, text)) + "\n"
-
-
-def title_of(part: str) -> str:
+def title(part: str) -> str:
     """Name a page."""
     return f"{PACKAGE}: {TOP}" if part == TOP else f"{PACKAGE}.{part}"
 
@@ -225,40 +176,45 @@ def about(part: str) -> str:
     return "What every other part rests on." if part == TOP else summary(package()[part])
 
 
-def index(found: dict[str, list[griffe.Module]]) -> str:
+def front(title: str, description: str) -> str:
+    """Open a page; it has no source of its own that a reader could edit."""
+    return f'---\ntitle: "{title}"\ndescription: "{description}"\nrepo-actions: false\n---'
+
+
+def page(part: str, modules: list[griffe.Module]) -> Iterator[str]:
+    """Write the page of a package."""
+    names = {module: public_names(module) for module in modules}
+    yield front(title(part), about(part))
+    rows = [(f"[`{module.path}`](#{module.name})", ", ".join(map(link, names[module]))) for module in modules]
+    yield table(("module", "its public names"), *rows)
+    for module in modules:
+        yield f"## {module.path.partition('.')[2]} {{#{module.name}}}"
+        yield f"{summary(module)} See [its chapter](../{notebook_of(module)})."
+        for name in names[module]:
+            yield from entry(name, anchor(name))
+
+
+def index(found: dict[str, list[griffe.Module]]) -> Iterator[str]:
     """Write the list of all public names, and of what the packages hand on."""
-    names = [(part, name) for part, modules in found.items() for module in modules for name in public_names(module)]
-    links = {name.name: f"[`{name.name}`]({part}.md#{anchor(name)})" for part, name in names}
+    names = [(name, part) for part, modules in found.items() for module in modules for name in public_names(module)]
+    links = {name.name: link(name, f"{part}.md") for name, part in names}
     short = []
     for each in (package(), *(package()[part] for part in found if part != TOP)):
         handed_on = sorted(name for name, member in each.members.items() if member.is_alias and name in links)
-        short.append((code(each.path), ", ".join(links[name] for name in handed_on)))
-    rows = [
-        (f"[`{name.name}`]({part}.md#{anchor(name)})", summary(name), name.module.path.partition(".")[2])
-        for part, name in names
-    ]
-    rows.sort(key=lambda row: row[0].lower())
-    pages = [(f"[{title_of(part)}]({part}.md)", about(part)) for part in found]
-    return (
-        "\n\n".join(
-            [
-                front("Reference: every public name", "What can be imported, from where, and what it is."),
-                "Most programs need only these names, which are imported from the packages themselves:",
-                table(("from", "names"), [row for row in short if row[1]]),
-                "## By package",
-                table(("page", "what is on it"), pages),
-                "## From A to Z",
-                f"All {len(rows)} public names, with the module that each is imported from:",
-                table(("name", "what it is", "module"), rows),
-            ]
-        )
-        + "\n"
-    )
+        short += [(code(each.path), ", ".join(links[name] for name in handed_on))] if handed_on else []
+    rows = [(link(name, f"{part}.md"), summary(name), name.module.path.partition(".")[2]) for name, part in names]
+    yield front("Reference: every public name", "What can be imported, from where, and what it is.")
+    yield "Most programs need only these names, which are imported from the packages themselves:"
+    yield table(("from", "names"), *short)
+    yield "## By package"
+    yield table(("page", "what is on it"), *((f"[{title(part)}]({part}.md)", about(part)) for part in found))
+    yield "## From A to Z"
+    yield f"All {len(rows)} public names, with the module that each is imported from:"
+    yield table(("name", "what it is", "module"), *sorted(rows, key=lambda row: row[0].lower()))
 
 
 def pages() -> Iterator[tuple[str, str]]:
     """Write every page of the reference that is made from the source."""
     found = parts()
-    yield "reference/index.md", index(found)
-    for part, modules in found.items():
-        yield f"reference/{part}.md", page(part, modules)
+    for name, text in [("index", index(found)), *((part, page(part, modules)) for part, modules in found.items())]:
+        yield f"reference/{name}.md", "\n\n".join(filter(None, text)) + "\n"

@@ -1,6 +1,8 @@
-// What the site does beyond smalldocs.js: a search that works from file:// and puts names first; scrolling by keyboard.
+// What the site does beyond smalldocs.js, which follows: a search that works from file:// and puts names first, names
+// for what is not text, scrolling by keyboard, sources that open under a link.
 (() => {
   "use strict";
+  const all = (where, change) => document.querySelectorAll(where).forEach(change);
 
   // A browser fetches no JSON from file://, but it runs a script from there.
   window.loadSearchIndex = (offset) => new Promise((resolve, reject) => {
@@ -14,8 +16,7 @@
 
   // Every word must occur. First comes the name that was typed, then pages that are about it, then headings and texts.
   const rank = (entry, typed, query, words) => {
-    const [section, title, text] = [entry.section, entry.title, entry.text].map((part) => part.toLowerCase());
-    const keywords = (entry.keywords || "").toLowerCase();
+    const [section, title, text, keywords] = [entry.section, entry.title, entry.text, entry.keywords || ""].map((part) => part.toLowerCase());
     let points = 0;
     for (const word of words) {
       const whole = section.split(/[^\p{L}\p{N}]+/u).includes(word);  // `fit` is not what `profit` is about
@@ -47,9 +48,33 @@
     }
   };
 
+  // What has no name for a reader who does not see the page.
+  Object.entries({
+    "nav.navbar": { ariaLabel: "Site" },
+    ".quarto-secondary-nav": { ariaLabel: "Section" },
+    "#quarto-sidebar": { ariaLabel: "Pages" },
+    "#TOC": { ariaLabel: "On this page" },
+    ".quarto-title-breadcrumbs": { ariaLabel: "Where this page is" },
+    ".page-navigation": { ariaLabel: "Previous and next page" },
+    ".quarto-color-scheme-toggle": { role: "button", ariaLabel: "Dark or light" },
+    ".bi": { ariaHidden: "true" },
+    ".smalldocs-search-results": { role: "region", ariaLabel: "Search results", ariaLive: "polite" },
+  }).forEach(([where, names]) => all(where, (element) => Object.assign(element, names)));
+
+  // Sentences in an output break, tables of text keep their lines; long names break at their underscores.
+  all(".cell-output > pre", (pre) => {
+    const lines = pre.textContent.trim().split("\n");
+    pre.classList.toggle("sentence", lines.length === 1 || lines.some((line) => line.length > 100));
+  });
+  all("#TOC a", (link) => { link.innerHTML = link.innerHTML.replaceAll("_", "_<wbr>"); });
+  all("main table:not(.dataframe)", (table) => {
+    const heads = [...table.querySelectorAll("thead th")].map((head) => head.textContent);
+    table.classList.toggle("described", heads.length === 3 && heads[2] === "meaning");
+  });
+
   // What scrolls sideways can be reached with the Tab key, and only then.
   const boxes = "pre, .sd-table, .math.display, .scroll, .cell-output, #quarto-sidebar, #quarto-margin-sidebar";
-  const mark = () => document.querySelectorAll(boxes).forEach((box) => {
+  const mark = () => all(boxes, (box) => {
     const over = box.scrollWidth > box.clientWidth || (box.scrollHeight > box.clientHeight + 1 && box.tagName !== "PRE");
     const scrolls = over && /auto|scroll/.test(getComputedStyle(box).overflowX + getComputedStyle(box).overflowY);
     if (scrolls) box.tabIndex = 0; else box.removeAttribute("tabindex");
@@ -57,7 +82,8 @@
     box.onscroll = more;
     more();
   });
-  window.addEventListener("load", mark);
+  window.addEventListener("resize", mark);
+  document.addEventListener("toggle", mark, true);  // what was folded has a width only once it is open
 
   // A link to a name opens the source under it.
   const unfold = () => {
@@ -66,8 +92,12 @@
     const fold = cell && cell.querySelector(":scope > details.code-fold, :scope > * > details.code-fold");
     if (fold) fold.open = true;
   };
-  window.addEventListener("load", unfold);
   window.addEventListener("hashchange", unfold);
-  document.addEventListener("toggle", mark, true);  // what was folded has a width only once it is open
-  window.addEventListener("resize", mark);
+
+  window.addEventListener("load", () => {
+    // The link beside a heading would be read as a part of its name; the table of contents has the same links.
+    all(".anchorjs-link", (link) => { link.ariaHidden = "true"; link.tabIndex = -1; });
+    mark();
+    unfold();
+  });
 })();

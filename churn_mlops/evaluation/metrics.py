@@ -16,10 +16,10 @@ import pandas as pd
 from sklearn import metrics as skm
 from sklearn.calibration import calibration_curve
 
-# %% ../../nbs/evaluation/metrics.ipynb #9e57cd2c
+# %% ../../nbs/evaluation/metrics.ipynb #b010e0d3
 _Floats = npt.NDArray[np.float64]
 
-# %% ../../nbs/evaluation/metrics.ipynb #b010e0d3
+
 def _check_outcomes(y_true: npt.ArrayLike, y_proba: npt.ArrayLike) -> tuple[_Floats, _Floats]:
     """Return outcomes and probabilities as numbers, or raise if they cannot be compared."""
     actual, proba = np.asarray(y_true), np.asarray(y_proba, dtype=np.float64)

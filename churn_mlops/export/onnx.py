@@ -48,6 +48,17 @@ def _import_onnx() -> tuple[Any, Any]:
 
     return onnx, onnxruntime
 
+
+def _run(model: bytes, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Let onnxruntime compute the outputs of a model."""
+    runtime = _import_onnx()[1]
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
 # %% ../../nbs/export/onnx.ipynb #5ade779a
 _FLOAT, _INT64, _STRING, _DOUBLE = 1, 7, 8, 11  # the numbers that ONNX has for types
 _OWN = "churn_mlops/"  # begins the names of all values inside
@@ -74,6 +85,14 @@ class _Graph:
         name = f"{_OWN}constant_{len(self.constants)}"
         self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(value), name))
         return name
+
+    def model(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
+        """Put the operations together, between inputs and outputs with their types."""
+        helper = self.onnx.helper
+        whole = helper.make_graph(self.nodes, "churn", inputs, outputs, self.constants)
+        editions = [helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 5)]
+        names = {"producer_name": "churn_mlops", "producer_version": __version__}
+        return helper.make_model(whole, opset_imports=editions, ir_version=9, **names)
 
 # %% ../../nbs/export/onnx.ipynb #329c950e
 def _inputs(formula: Formula) -> tuple[Column, ...]:
@@ -308,10 +327,7 @@ def _make_model(formula: Formula, facts: Mapping[str, str]) -> bytes:
         ),
         helper.make_tensor_value_info("probability", _DOUBLE, ["customers"], "the probability of churn"),
     ]
-    whole = helper.make_graph(graph.nodes, "churn", inputs, outputs, graph.constants)
-    editions = [helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 5)]
-    names = {"producer_name": "churn_mlops", "producer_version": __version__}
-    model = helper.make_model(whole, opset_imports=editions, ir_version=9, **names)
+    model = graph.model(inputs, outputs)
     helper.set_model_props(model, dict(facts))
     graph.onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
@@ -368,16 +384,6 @@ def _make_customers(formula: Formula, n_random: int = 500) -> tuple[pd.DataFrame
 
 # %% ../../nbs/export/onnx.ipynb #6b0c4c8a
 _TOLERANCE = 1e-5
-
-
-def _run(model: bytes, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    """Let onnxruntime predict."""
-    runtime = _import_onnx()[1]
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return dict(zip(("label", "probability"), session.run(["label", "probability"], dict(inputs)), strict=True))
 
 
 def _check(model: bytes, formula: Formula) -> None:

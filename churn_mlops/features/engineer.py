@@ -71,6 +71,16 @@ def learn_columns(table: pd.DataFrame, max_categories: int) -> tuple[dict[str, C
         What was learned.
     left_out : dict of str to str
         The other columns, each with the reason why it is of no use.
+
+    Raises
+    ------
+    ValueError
+        If no column is of use.
+
+    Warns
+    -----
+    UserWarning
+        For each column that is left out.
     """
     columns: dict[str, Column] = {}
     left_out: dict[str, str] = {}
@@ -81,6 +91,12 @@ def learn_columns(table: pd.DataFrame, max_categories: int) -> tuple[dict[str, C
             left_out[str(name)] = str(reason)
         else:
             columns[str(name)] = column
+    reasons = [f"column {name!r} {reason}" for name, reason in left_out.items()]
+    for reason in reasons:
+        warnings.warn(f"{reason}; it is left out", stacklevel=3)
+    if not columns:
+        found = f"No column of use for a model was found in {len(table)} rows (n_samples = {len(table)})"
+        raise ValueError(f"{found}: {'; '.join(reasons)}")
     return columns, left_out
 
 # %% ../../nbs/features/engineer.ipynb #92b18a1d
@@ -163,12 +179,6 @@ class FeatureEngineer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  #
         self.derived_: tuple[Derived, ...] = tuple(plan_for(table)) if self.derive else ()
         columns, self.left_out_ = learn_columns(_with_derived(table, self.derived_), self.max_categories)
         self.columns_: dict[str, Column] = columns
-        for name, reason in self.left_out_.items():
-            warnings.warn(f"column {name!r} {reason}; it is left out", stacklevel=2)
-        if not columns:
-            reasons = "; ".join(f"column {name!r} {reason}" for name, reason in self.left_out_.items())
-            found = f"No column of use for a model was found in {len(table)} rows (n_samples = {len(table)})"
-            raise ValueError(f"{found}: {reasons}")
         return self
 
     def select(self, X: Any) -> pd.DataFrame:

@@ -24,6 +24,17 @@ from .model_type import ModelType, Terms
 from ..threads import cores_for
 from ..utils import require
 
+# %% ../../nbs/learners/catboost.ipynb #5dccbbc6
+def _fit_booster(X: FloatArray, y: npt.NDArray[np.int_], stop: Any = None, **params: Any) -> Any:
+    """Fit CatBoost; None where it has nothing to learn from, since no feature differs."""
+    from catboost import CatBoostClassifier
+
+    single = X.astype(np.float32)
+    if not (single != single[0]).any():
+        return None
+    booster = CatBoostClassifier(thread_count=1, allow_writing_files=False, verbose=False, **params)
+    return booster.fit(X, y, eval_set=stop, use_best_model=stop is not None)
+
 # %% ../../nbs/learners/catboost.ipynb #3baf3316
 class CatBoostChurnClassifier(LogOddsClassifier):
     """CatBoost for two classes, with the number of trees found by early stopping on each fold.
@@ -97,24 +108,16 @@ class CatBoostChurnClassifier(LogOddsClassifier):
         return self._answers(self.booster_, X)
 
     def _fit(self, X: FloatArray, y: npt.NDArray[np.int_], n_trees: int, seed: int, stop: Any = None) -> Any:
-        """Fit a booster; None where CatBoost has nothing to learn from, since no feature differs."""
-        from catboost import CatBoostClassifier
-
-        single = X.astype(np.float32)
-        if not (single != single[0]).any():
-            return None
-        booster = CatBoostClassifier(
-            iterations=n_trees,
-            learning_rate=self.learning_rate,
-            depth=self.depth,
-            l2_leaf_reg=self.l2_leaf_reg,
-            random_seed=seed,
-            thread_count=1,
-            early_stopping_rounds=self.patience if stop else None,
-            allow_writing_files=False,
-            verbose=False,
-        )
-        return booster.fit(X, y, eval_set=stop, use_best_model=stop is not None)
+        """Fit a booster with the parameters of this classifier."""
+        params = {
+            "iterations": n_trees,
+            "learning_rate": self.learning_rate,
+            "depth": self.depth,
+            "l2_leaf_reg": self.l2_leaf_reg,
+            "random_seed": seed,
+            "early_stopping_rounds": self.patience if stop else None,
+        }
+        return _fit_booster(X, y, stop, **params)
 
     def _answers(self, booster: Any, X: FloatArray) -> FloatArray:
         """Return a booster's log-odds."""

@@ -31,6 +31,20 @@ def _lightgbm() -> Any:
 
     return lightgbm
 
+
+def _train_booster(
+    X: FloatArray, codes: IntArray, n_trees: int, valid: Any = None, patience: int = 0, **params: Any
+) -> Any:
+    """Train LightGBM so that each run gives the same; with customers held back, stop when they gain nothing."""
+    lightgbm = _lightgbm()
+    params |= {"objective": "binary", "deterministic": True, "force_row_wise": True, "verbosity": -1}
+    data = lightgbm.Dataset(X, codes)
+    stop: dict[str, Any] = {}
+    if valid:
+        stop["valid_sets"] = [data.create_valid(*valid)]
+        stop["callbacks"] = [lightgbm.early_stopping(patience, verbose=False)]
+    return lightgbm.train(params, data, n_trees, **stop)
+
 # %% ../../nbs/learners/lightgbm.ipynb #d05aa0bb
 class LightGBMClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """LightGBM for two classes, with the number of trees found by early stopping.
@@ -117,28 +131,20 @@ class LightGBMClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if rarest < 10:
             return min(100, self.max_trees)
         parts = train_test_split(X, codes, test_size=0.1, stratify=codes, random_state=self.random_state)
-        stop = _lightgbm().early_stopping(self.patience, verbose=False)
-        booster = self._train(parts[0], parts[2], self.max_trees, valid=(parts[1], parts[3]), callbacks=[stop])
+        booster = self._train(parts[0], parts[2], self.max_trees, valid=(parts[1], parts[3]))
         return max(1, int(booster.best_iteration))
 
-    def _train(self, X: Any, codes: Any, n_trees: int, valid: Any = None, callbacks: Any = None) -> Any:
-        """Train a booster."""
-        lightgbm = _lightgbm()
+    def _train(self, X: FloatArray, codes: IntArray, n_trees: int, valid: Any = None) -> Any:
+        """Train a booster with the parameters of this classifier."""
         params = {
-            "objective": "binary",
             "learning_rate": self.learning_rate,
             "num_leaves": self.num_leaves,
             "min_data_in_leaf": self.min_child_samples,
             "lambda_l2": self.reg_lambda,
             "seed": self.random_state,
             "num_threads": effective_n_jobs(self.n_jobs),
-            "deterministic": True,
-            "force_row_wise": True,
-            "verbosity": -1,
         }
-        data = lightgbm.Dataset(X, codes)
-        sets = [data.create_valid(*valid)] if valid else None
-        return lightgbm.train(params, data, n_trees, valid_sets=sets, callbacks=callbacks)
+        return _train_booster(X, codes, n_trees, valid, self.patience, **params)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -84,6 +84,12 @@ def _shapes(n_knots: Sequence[int]) -> list[tuple[int, bool]]:
     return [(k, logarithm) for k in sorted(n_knots) for logarithm in (False, True) if logarithm or k == 2]
 
 
+def _basis(X: FloatArray, n_knots: int, logarithm: bool) -> tuple[list[list[Curve]], FloatArray]:
+    """Choose the functions of each feature, and evaluate them: a matrix with a column for each function."""
+    functions = [learn_functions(j, x, n_knots, logarithm=logarithm) for j, x in enumerate(X.T)]
+    return functions, np.column_stack([f(X[:, f.feature]) for each in functions for f in each])
+
+
 def _fit_path(B: FloatArray, y: npt.NDArray[np.int_], C: Sequence[float], at: FloatArray) -> FloatArray:
     """Fit a logistic regression for each C in turn; return their log-odds ``at`` other rows, one row for each C."""
     model = LogisticRegression(max_iter=1_000, warm_start=True)
@@ -147,18 +153,16 @@ class SplineLogistic(LogOddsClassifier):
         self.random_state = random_state
 
     def learn(self, X: FloatArray, y: npt.NDArray[np.int_], folds: list[Fold], seed: int) -> FloatArray | None:
-        grid = sorted(self.C)
-        shapes = _shapes(self.n_knots)
-        functions = {s: [learn_functions(j, x, s[0], logarithm=s[1]) for j, x in enumerate(X.T)] for s in shapes}
-        basis = {s: np.column_stack([f(X[:, f.feature]) for each in functions[s] for f in each]) for s in shapes}
+        grid, shapes = sorted(self.C), _shapes(self.n_knots)
+        bases = {s: _basis(X, *s) for s in shapes}
         with limit_threads(1):
-            paths = {s: _out_of_fold(basis[s], y, grid, folds) for s in shapes}
+            paths = {s: _out_of_fold(bases[s][1], y, grid, folds) for s in shapes}
             losses = {(s, i): mean_log_loss(y, paths[s][i]) for s in shapes for i in range(len(grid))}
             best, i = min(losses, key=lambda choice: losses[choice])
-            model = LogisticRegression(C=grid[i], max_iter=1_000).fit(basis[best], y)
+            model = LogisticRegression(C=grid[i], max_iter=1_000).fit(bases[best][1], y)
         self.n_knots_, self.logarithm_, self.C_ = int(best[0]), best[1], float(grid[i])
-        weights = np.split(model.coef_[0], np.cumsum([len(each) for each in functions[best]])[:-1])
-        self.curves_, means = zip(*map(_add_up, functions[best], weights, X.T), strict=True)
+        weights = np.split(model.coef_[0], np.cumsum([len(each) for each in bases[best][0]])[:-1])
+        self.curves_, means = zip(*map(_add_up, bases[best][0], weights, X.T), strict=True)
         self.intercept_ = float(model.intercept_[0]) + sum(means)
         return paths[best][i] if folds else None
 

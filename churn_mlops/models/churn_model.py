@@ -103,11 +103,8 @@ def write_down(
     )
     return Formula(
         columns=columns,
-        intercept=terms.intercept,
-        curves=terms.curves,
-        trees=terms.trees,
         derived=engineer.derived_,
-        link=terms.link,
+        **vars(terms),
         labels=tuple(labels.tolist()),
         record=record,
     )

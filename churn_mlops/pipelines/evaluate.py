@@ -19,6 +19,7 @@ import pandas as pd
 import typer
 from rich.console import Console
 
+# %% ../../nbs/pipelines/evaluate.ipynb #b53eb643
 from ..commands import metrics_table, one_line_errors, print_notes, run_command
 from ..data.customers import load_customers, prepare_customers
 from ..data.guards import Finding, check_table
@@ -138,9 +139,7 @@ class Evaluation:
             "model_type": self.model.model_type,
             "trained_at": self.model.formula_.record.trained_at,
             "threshold": self.model.formula_.threshold,
-            "n_rows": self.n_rows,
-            "churn_rate": self.churn_rate,
-            "churn": self.churn,
+            **{name: getattr(self, name) for name in ("n_rows", "churn_rate", "churn")},
             "metrics": figures["value"].to_dict(),
             "intervals": {name: [row["low"], row["high"]] for name, row in figures.iterrows()},
             "findings": [vars(finding) for finding in self.findings],
