@@ -452,7 +452,7 @@ def test_the_run_and_its_steps_can_be_imported_beside_the_command():
 
     run = {
         *("TrainingResult", "run_training", "train_model"),
-        *("choose_threshold", "compare_with_time", "make_economics", "make_model", "write_retention_list"),
+        *("choose_threshold", "compare_with_time", "make_economics", "make_model", "retention_file"),
     }
     steps = {"Customers", "check_customers", "load_customers", "prepare_customers"}
     assert {name for name in run if getattr(train, name) is getattr(training, name)} == run

@@ -14,7 +14,8 @@ import os
 import pickletools
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -365,6 +366,24 @@ def _write_beside(data: bytes, temporary: Path, place: Path) -> None:
         temporary.chmod(mode)
 
 # %% ../../nbs/formula/file.ipynb #b248b673
+def _move(moves: Sequence[tuple[Path, Path]]) -> None:
+    """Rename files; several of them in a child process, which goes on if this one is killed in between."""
+    if len(moves) > 1 and hasattr(os, "fork"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: the child only renames
+            child = os.fork()
+        if child == 0:
+            try:
+                for temporary, place in moves:
+                    temporary.replace(place)
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+    for temporary, place in moves:
+        if temporary.exists():  # there was no child, or what it could not do is an error here
+            temporary.replace(place)
+
+
 def _flush(folder: Path) -> None:
     """Make sure that the names of the files in a folder are on the disk as well."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -398,9 +417,9 @@ def write_files(*files: NewFile) -> None:
             if _is_device(new.path):
                 with _named(new):
                     new.path.write_bytes(new.data)
-        for new, temporary, place in plain:
-            with _named(new):
-                temporary.replace(place)
+        if plain:
+            with _named(plain[-1][0]):
+                _move([(temporary, place) for _, temporary, place in plain])
     finally:
         for temporary in temporaries:
             with suppress(OSError):

@@ -34,9 +34,9 @@ from .training import choose_threshold as choose_threshold
 from .training import compare_with_time as compare_with_time
 from .training import make_economics as make_economics
 from .training import make_model as make_model
+from .training import retention_file as retention_file
 from .training import run_training as run_training
 from .training import train_model as train_model
-from .training import write_retention_list as write_retention_list
 
 # %% ../../nbs/models/train.ipynb #cc1c2776
 def _parse_params(given: Sequence[str]) -> dict[str, Any]:

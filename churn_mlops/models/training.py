@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['train_model', 'make_model', 'compare_with_time', 'make_economics', 'choose_threshold', 'honest_scores',
-           'write_retention_list', 'TrainingResult', 'run_training']
+           'check_list_file', 'retention_file', 'TrainingResult', 'run_training']
 
 # %% ../../nbs/models/training.ipynb #a9922d17
 import shlex
@@ -30,11 +30,12 @@ from ..decisions.retention import retention_list
 from ..evaluation.cross_validation import cross_validate_model, predict_out_of_fold
 from ..features.columns import column_kind
 from ..features.engineer import FeatureEngineer
+from ..formula.file import to_bytes
 from ..learners.registry import make_estimator
 from .churn_model import ChurnModel
-from ..report.report import check_report_folder, evaluate_report
+from ..report.report import EvaluationReport, check_report_folder, evaluate_report
 from ..settings import EconomicsSettings, ModelSettings, Settings, SplitSettings
-from ..utils import NewFile, collect_warnings, spreadsheet_csv, write_files
+from ..utils import NewFile, check_places, collect_warnings, require, spreadsheet_csv, write_files
 
 # %% ../../nbs/models/training.ipynb #f84b11a8
 def train_model(
@@ -207,15 +208,36 @@ def honest_scores(model: ChurnModel, customers: Customers, parts: Split, **how: 
     return scores
 
 # %% ../../nbs/models/training.ipynb #d336c89f
-def write_retention_list(
+def check_list_file(path: Path) -> None:
+    """Check that a retention list can be written in the format that its file's name asks for.
+
+    Parameters
+    ----------
+    path : Path
+        A file that ends in ``.csv`` or ``.parquet``.
+
+    Raises
+    ------
+    ValueError
+        If it ends in something else.
+    ImportError
+        If it is to be Parquet and pyarrow is not installed.
+    """
+    if path.suffix.lower() == ".parquet":
+        require("parquet", "pyarrow", f"writing {path}")
+    elif path.suffix.lower() != ".csv":
+        raise ValueError(f"{path}: a retention list is a file that ends in .csv or .parquet")
+
+
+def retention_file(
     path: Path,
     model: ChurnModel,
     customers: Customers,
     economics: Economics,
     budget: float | None = None,
     scores: pd.Series | None = None,
-) -> int:
-    """Write the customers worth contacting, the most profitable first.
+) -> NewFile:
+    """Return the file of the customers worth contacting, the most profitable first, for `write_files`.
 
     Parameters
     ----------
@@ -235,21 +257,16 @@ def write_retention_list(
 
     Returns
     -------
-    int
-        How many customers are on the list.
+    NewFile
     """
-    if path.suffix not in (".csv", ".parquet"):
-        raise ValueError(f"{path}: a retention list is a file that ends in .csv or .parquet")
+    check_list_file(path)
     there = customers.y == 0
     ids = None if customers.ids is None else customers.ids[there]
     chosen = None if scores is None else scores[there]
     listed = retention_list(model, customers.X[there], economics, budget, ids=ids, scores=chosen)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".csv":
-        write_files(NewFile(path, spreadsheet_csv(listed).encode(), "retention list"))
-    else:
-        listed.reset_index().to_parquet(path, index=False)
-    return len(listed)
+    is_csv = path.suffix.lower() == ".csv"
+    content = spreadsheet_csv(listed).encode() if is_csv else listed.reset_index().to_parquet(index=False)
+    return NewFile(path, content, "retention list")
 
 # %% ../../nbs/models/training.ipynb #74dd3343
 def _split(customers: Customers, split: SplitSettings) -> Split:
@@ -299,42 +316,43 @@ def _cross_validate(
     )
 
 # %% ../../nbs/models/training.ipynb #54362b1f
-def _save(
-    model: ChurnModel, customers: Customers, parts: Split, economics: Economics, settings: Settings
-) -> dict[str, Any]:
-    """Write the model, and the customers worth contacting where asked for; return the paths of a result."""
-    output = settings.output
-    path = model.save(output.model_path)
-    if output.retention_list:
-        budget, folds = settings.economics.budget, settings.model.cv_folds or 5
-        scores = honest_scores(model, customers, parts, folds=folds, seed=settings.split.seed)
-        write_retention_list(output.retention_list, model, customers, economics, budget, scores)
-    return {"model_path": path, "list_path": output.retention_list, "report_path": output.report}
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What a run was told and has found out, before anything is written."""
+
+    settings: Settings
+    economics: Economics
+    customers: Customers
+    findings: list[Finding]
+    parts: Split
+    model: ChurnModel
+    folds: pd.DataFrame
+
+
+def _list_file(run: _Run, path: Path) -> NewFile:
+    """Return the file of the customers worth contacting, each scored by a model that has not seen this customer."""
+    folds, seed = run.settings.model.cv_folds or 5, run.settings.split.seed
+    scores = honest_scores(run.model, run.customers, run.parts, folds=folds, seed=seed)
+    return retention_file(path, run.model, run.customers, run.economics, run.settings.economics.budget, scores)
 
 # %% ../../nbs/models/training.ipynb #1ba81184
-def _write_report(
-    settings: Settings,
-    model: ChurnModel,
-    parts: Split,
-    folds: pd.DataFrame,
-    findings: list[Finding],
-    economics: Economics,
-) -> None:
-    """Write the report to the folder that the settings name."""
-    truth = None
-    if settings.data.path is None:  # of sample data, the best possible is known
-        truth = generate_sample_data(settings.data.sample_size, return_probability=True)[1].loc[parts.X_test.index]
-    evaluate_report(
-        model,
+def _report(run: _Run) -> EvaluationReport:
+    """Report on the model of a run."""
+    truth, parts = None, run.parts
+    if run.settings.data.path is None:  # of sample data, the best possible is known
+        sample = generate_sample_data(run.settings.data.sample_size, return_probability=True)
+        truth = sample[1].loc[parts.X_test.index]
+    return evaluate_report(
+        run.model,
         parts.X_test,
         parts.y_test,
-        cv=folds,
-        findings=findings,
-        economics=economics,
+        cv=run.folds,
+        findings=run.findings,
+        economics=run.economics,
         X_train=parts.X_train,
         y_train=parts.y_train,
         truth=truth,
-    ).save_folder(settings.output.report or "")
+    )
 
 # %% ../../nbs/models/training.ipynb #f49700d0
 @dataclass(frozen=True, kw_only=True)
@@ -401,18 +419,22 @@ class TrainingResult:
         }
 
 # %% ../../nbs/models/training.ipynb #8d220dfa
-def _figures(metrics: dict[str, float], folds: pd.DataFrame, customers: Customers, parts: Split) -> dict[str, Any]:
-    """Return what a result says of the test, of the folds and of the customers."""
+def _figures(run: _Run) -> dict[str, Any]:
+    """Return what a result says of the test, of the folds, of the customers and of what was written."""
+    output = run.settings.output
     return {
-        "metrics": metrics,
-        "cv_mean": {str(name): float(value) for name, value in folds.mean().items()},
-        "cv_std": {str(name): float(value) for name, value in folds.std().items()},
-        "n_folds": len(folds),
-        "n_rows": len(customers.y),
-        "n_train": len(parts.y_train),
-        "n_test": len(parts.y_test),
-        "churn_rate": float(customers.y.mean()),
-        "churn": customers.churn,
+        "model_path": output.model_path,
+        "report_path": output.report,
+        "list_path": output.retention_list,
+        "metrics": dict(run.model.formula_.record.metrics),
+        "cv_mean": {str(name): float(value) for name, value in run.folds.mean().items()},
+        "cv_std": {str(name): float(value) for name, value in run.folds.std().items()},
+        "n_folds": len(run.folds),
+        "n_rows": len(run.customers.y),
+        "n_train": len(run.parts.y_train),
+        "n_test": len(run.parts.y_test),
+        "churn_rate": float(run.customers.y.mean()),
+        "churn": run.customers.churn,
     }
 
 # %% ../../nbs/models/training.ipynb #9915fda8
@@ -428,9 +450,29 @@ def _timed(step: Step, name: str, seconds: dict[str, float]) -> Iterator[Any]:
 def _check(settings: Settings) -> tuple[ChurnModel, Economics]:
     """Refuse what is impossible before any data is read; return the unfitted model and the economics."""
     unfitted, economics = make_model(settings.model), make_economics(settings.economics)
-    if settings.output.report:
-        check_report_folder(settings.output.report)
+    output = settings.output
+    places = {"model file": output.model_path}
+    if output.report:
+        check_report_folder(output.report)
+        places |= {"report": output.report / "report.html", "table of metrics": output.report / "metrics.csv"}
+    if output.retention_list:
+        check_list_file(output.retention_list)
+        places["retention list"] = output.retention_list
+    check_places(places, settings.data.path)
     return unfitted, economics
+
+# %% ../../nbs/models/training.ipynb #c79dbc81
+def _write(run: _Run, step: Step, seconds: dict[str, float]) -> None:
+    """Make the list and the report where they are asked for, and write everything, the model last."""
+    output, files = run.settings.output, []
+    if output.retention_list:
+        with _timed(step, "list", seconds):
+            files.append(_list_file(run, output.retention_list))
+    if output.report:
+        with _timed(step, "report", seconds):
+            files += _report(run).files(output.report)
+    with _timed(step, "save", seconds):
+        write_files(*files, NewFile(output.model_path, to_bytes(run.model.formula_), "model file"))
 
 # %% ../../nbs/models/training.ipynb #6f85c5f6
 def run_training(settings: Settings, step: Step = nullcontext) -> TrainingResult:
@@ -475,10 +517,6 @@ def run_training(settings: Settings, step: Step = nullcontext) -> TrainingResult
             metrics = model.evaluate(parts.X_test, parts.y_test)
             model.formula_ = model.formula_.updated(metrics=metrics)
             folds = _cross_validate(unfitted, customers, settings, advance, threshold)
-        with _timed(step, "save", seconds):
-            paths = _save(model, customers, parts, economics, settings)
-        if settings.output.report:
-            with _timed(step, "report", seconds):
-                _write_report(settings, model, parts, folds, findings, economics)
-    figures = _figures(metrics, folds, customers, parts)
-    return TrainingResult(model=model, **figures, **paths, seconds=seconds, findings=findings, warnings=noticed)
+        run = _Run(settings, economics, customers, findings, parts, model, folds)
+        _write(run, step, seconds)
+    return TrainingResult(model=model, **_figures(run), seconds=seconds, findings=findings, warnings=noticed)
