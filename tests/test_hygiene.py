@@ -11,6 +11,8 @@ import sys
 import sysconfig
 import tomllib
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import notebooks
@@ -240,3 +242,103 @@ def test_ruff_would_format_nothing() -> None:
 @pytest.mark.slow
 def test_types_are_strict() -> None:
     run("mypy", cwd=ROOT)
+
+
+# --- the rule for cells and classes --------------------------------------------------------------
+
+EXPORTING = [name for name in NAMES if default_exp(ROOT / "nbs" / name)]
+
+
+@dataclass(frozen=True)
+class CodeCell:
+    """A code cell of a chapter, as its syntax tree."""
+
+    source: str
+    body: list[ast.stmt]
+
+    @property
+    def is_exported(self) -> bool:
+        return re.search(r"^#\|\s*exporti?\b", self.source, re.MULTILINE) is not None
+
+    @property
+    def is_imports(self) -> bool:
+        return all(isinstance(node, ast.Import | ast.ImportFrom) for node in self.body)
+
+    @property
+    def is_example(self) -> bool:
+        return not (self.is_exported or self.is_imports or re.search(r"^#\|\s*hide\b", self.source, re.MULTILINE))
+
+    @property
+    def classes(self) -> list[ast.ClassDef]:
+        return [node for node in self.body if isinstance(node, ast.ClassDef)]
+
+    def n_lines(self, nodes: Sequence[ast.stmt]) -> int:
+        """Count lines of code: no blank ones, no comments, and nothing within texts of several lines."""
+        within = {
+            line
+            for node in nodes
+            for text in ast.walk(node)
+            if isinstance(text, ast.Constant | ast.JoinedStr)
+            for line in range(text.lineno + 1, (text.end_lineno or 0) + 1)
+        }
+        docstrings = {
+            line
+            for node in nodes
+            for text in ast.walk(node)
+            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+            for line in range(text.lineno, (text.end_lineno or 0) + 1)
+        }
+        spans = {line for node in nodes for line in range(node.lineno, (node.end_lineno or 0) + 1)}
+        lines = self.source.splitlines()
+        counted = spans - within - docstrings
+        return sum(not re.match(r"\s*(#|$)", lines[line - 1]) for line in counted)
+
+
+def code_cells(name: str) -> list[CodeCell]:
+    """Parse the code cells of a notebook; what is IPython's alone counts as blank."""
+    found = []
+    for cell in cells(ROOT / "nbs" / name):
+        if cell["cell_type"] == "code":
+            source = re.sub(r"^[%!].*$", "", "".join(cell["source"]), flags=re.MULTILINE)
+            found.append(CodeCell(source, ast.parse(source).body))
+    return found
+
+
+def first_line(node: ast.stmt, source: str) -> str:
+    return source.splitlines()[node.lineno - 1].strip()
+
+
+@pytest.mark.parametrize("name", EXPORTING)
+def test_a_class_has_at_most_120_lines_of_code_and_another_exported_cell_30(name: str) -> None:
+    lines = {first_line(c.body[0], c.source): (c.n_lines(c.body), 120 if c.classes else 30)
+             for c in code_cells(name) if c.is_exported and c.body}  # fmt: skip
+    assert {first: n for first, (n, most) in lines.items() if n > most} == {}
+
+
+@pytest.mark.parametrize("name", EXPORTING)
+def test_a_method_has_at_most_12_lines_of_code(name: str) -> None:
+    long = {}
+    for cell in code_cells(name):
+        for node in cell.classes if cell.is_exported else []:
+            for method in node.body:
+                if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef) and cell.n_lines(method.body) > 12:
+                    long[f"{node.name}.{method.name}"] = cell.n_lines(method.body)
+    assert long == {}
+
+
+@pytest.mark.parametrize("name", EXPORTING)
+def test_the_first_example_stands_by_the_sixth_code_cell(name: str) -> None:
+    assert any(cell.is_example for cell in code_cells(name)[:6])
+
+
+@pytest.mark.parametrize("name", EXPORTING)
+def test_there_are_at_most_60_lines_of_functions_between_two_examples(name: str) -> None:
+    n_lines, far = 0, {}
+    for cell in code_cells(name):
+        if cell.is_example:
+            n_lines = 0
+        elif cell.is_exported and not (cell.is_imports or cell.classes):
+            n_lines += cell.n_lines(cell.body)
+            if n_lines > 60:
+                far[first_line(cell.body[0], cell.source)] = n_lines
+    assert far == {}

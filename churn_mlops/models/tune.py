@@ -9,13 +9,14 @@ __all__ = ['TuningResult', 'tune']
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.experimental import enable_halving_search_cv  # noqa: F401  # makes HalvingRandomSearchCV importable
-from sklearn.model_selection import HalvingRandomSearchCV, ParameterSampler
+from sklearn.model_selection import ParameterSampler, cross_validate
+from sklearn.utils import resample
 
 from ..commands import count_progress
 from ..data.splitting import fold_indices
@@ -38,52 +39,48 @@ def _rungs(n_candidates: int, y: pd.Series, splits: Sequence[Any]) -> list[tuple
     return [(count, first * _FACTOR**rung) for rung, count in enumerate(counts)]
 
 # %% ../../nbs/models/tune.ipynb #767b5ca8
-class _Halving(HalvingRandomSearchCV):  # type: ignore[misc]  # scikit-learn has no types
-    """Successive halving over given candidates that ends at Ctrl-C with what it has."""
-
-    candidates: Sequence[dict[str, Any]]
-    advance: Callable[[], None]
-    interrupted = False
-
-    def _generate_candidate_params(self) -> Sequence[dict[str, Any]]:
-        return self.candidates
-
-    def _run_search(self, evaluate_candidates: Callable[..., Any], *, callback_ctx: Any = None) -> None:
-        known: dict[str, Any] = {}
-
-        def one_by_one(candidates: Sequence[Any], cv: Any, more_results: Mapping[str, Any], **_: Any) -> Any:
-            nonlocal known
-            for i, candidate in enumerate(candidates):
-                known = evaluate_candidates([candidate], cv, {name: [more_results[name][i]] for name in more_results})
-                self.advance()
-            return known
-
-        context = {} if callback_ctx is None else {"callback_ctx": callback_ctx}  # scikit-learn from 1.9 on
-        try:
-            super()._run_search(one_by_one, **context)
-        except KeyboardInterrupt:
-            if not known:
-                raise
-            self.interrupted = True
+def _measure(
+    model_type: str,
+    X: pd.DataFrame,
+    y: pd.Series,
+    splits: Sequence[Any],
+    scoring: Any,
+    seed: int,
+    params: Mapping[str, Any],
+    customers: int,
+) -> dict[str, float]:
+    """Cross-validate one candidate on so many customers: mean score, standard deviation and seconds."""
+    share = customers / len(y)
+    draw = partial(resample, replace=False, random_state=seed)
+    drawn = [tuple(draw(part, n_samples=int(share * len(part))) for part in split) for split in splits]
+    scores = cross_validate(ChurnModel(model_type, **params), X, y, cv=drawn, scoring=scoring, error_score="raise")
+    mean, sd = float(scores["test_score"].mean()), float(scores["test_score"].std())
+    return {"score": mean, "sd": sd, "seconds": float((scores["fit_time"] + scores["score_time"]).sum())}
 
 # %% ../../nbs/models/tune.ipynb #730e0c3a
-def _make_search(
-    model_type: str, candidates: Sequence[dict[str, Any]], rungs: Sequence[tuple[int, int]], **how: Any
-) -> _Halving:
-    """Make the search of some candidates that climbs the rungs; `how` is for scikit-learn."""
-    search = _Halving(
-        ChurnModel(model_type),
-        {},
-        factor=_FACTOR,
-        min_resources=rungs[0][1],
-        max_resources=rungs[-1][1],
-        refit=False,
-        error_score="raise",
-        return_train_score=False,
-        **how,
-    )
-    search.candidates = candidates
-    return search
+def _climb(
+    candidates: Sequence[Mapping[str, Any]],
+    rungs: Sequence[tuple[int, int]],
+    measure: Callable[[Mapping[str, Any], int], dict[str, float]],
+    advance: Callable[[], None],
+) -> tuple[pd.DataFrame, bool]:
+    """Measure the candidates that each rung has room for, the best of the rung below; say whether Ctrl-C ended it."""
+    rows: list[dict[str, Any]] = []
+    left, scores = list(range(len(candidates))), list[float]()
+    try:
+        for rung, (count, customers) in enumerate(rungs):
+            if rung:
+                left = [left[i] for i in np.argsort(np.nan_to_num(scores, nan=-np.inf))[-count:]]
+            scores = []
+            for number in left:
+                found = measure(candidates[number], customers)
+                rows.append({"rung": rung, "customers": customers, "candidate": number, **candidates[number], **found})
+                scores.append(found["score"])
+                advance()
+    except KeyboardInterrupt:
+        if not rows:
+            raise
+    return pd.DataFrame(rows), len(rows) < sum(count for count, _ in rungs)
 
 # %% ../../nbs/models/tune.ipynb #b33a4e42
 def _space_of(model_type: str, space: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -104,22 +101,6 @@ def _draw(model_type: str, space: Mapping[str, Any], n_candidates: int, seed: in
         if values not in candidates:
             candidates.append(values)
     return candidates
-
-# %% ../../nbs/models/tune.ipynb #04cf33f2
-def _candidate_table(results: Mapping[str, Any], candidates: Sequence[dict[str, Any]], folds: int) -> pd.DataFrame:
-    """Lay out what the search measured: one row for each candidate on each rung."""
-    params = list(results["params"])
-    return pd.DataFrame(
-        {
-            "rung": results["iter"],
-            "customers": results["n_resources"],
-            "candidate": [candidates.index(values) for values in params],
-            **{name: [values[name] for values in params] for name in candidates[0]},
-            "score": results["mean_test_score"],
-            "sd": results["std_test_score"],
-            "seconds": folds * (results["mean_fit_time"] + results["mean_score_time"]),
-        }
-    )
 
 # %% ../../nbs/models/tune.ipynb #f0da8c3f
 def _winner(table: pd.DataFrame, rungs: Sequence[tuple[int, int]]) -> Any:
@@ -221,11 +202,10 @@ def tune(
     splits = fold_indices(X, target, folds=folds, seed=seed, time=time, groups=groups)
     candidates = _draw(model_type, chosen, n_candidates, seed)
     rungs = _rungs(len(candidates), target, splits)
-    search = _make_search(model_type, candidates, rungs, cv=splits, scoring=scoring, random_state=seed)
-    with count_progress(f"tuning {model_type}", sum(count for count, _ in rungs)) as search.advance:
-        search.fit(X, target)
-    table = _candidate_table(search.cv_results_, candidates, folds)
+    measure = partial(_measure, model_type, X, target, splits, scoring, seed)
+    with count_progress(f"tuning {model_type}", sum(count for count, _ in rungs)) as advance:
+        table, interrupted = _climb(candidates, rungs, measure, advance)
     best = _winner(table, rungs)
     params = candidates[int(best["candidate"])]
     model = ChurnModel(model_type, **params).fit(X, target)
-    return TuningResult(model, params, float(best["score"]), table, perf_counter() - start, search.interrupted)
+    return TuningResult(model, params, float(best["score"]), table, perf_counter() - start, interrupted)
