@@ -3,10 +3,12 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.special import logit
 
 from churn_mlops.learners.registry import MODEL_TYPES, make_estimator, refuse_params
+from churn_mlops.models import ChurnModel
 
 INSTALLED = [name for name, known in MODEL_TYPES.items() if known.is_installed]
 FEWER = {"n_estimators": 12, "max_trees": 30, "max_iter": 30}
@@ -110,6 +112,21 @@ def test_formula_is_the_estimator_when_a_parameter_is_changed(model_type, name, 
         params["max_iter"] = 500
     estimator = make_estimator(model_type, {each: value for each, value in params.items() if each in known}).fit(*table)
     assert_formula_is(model_type, estimator, strangers, table[0].mean(axis=0))
+
+
+NUMBERS = [
+    (model_type, name)
+    for model_type in INSTALLED
+    for name, value in make_estimator(model_type).get_params().items()
+    if isinstance(value, int | float) and not isinstance(value, bool) and name not in ("random_state", "verbose")
+]
+
+
+@pytest.mark.parametrize(("model_type", "name"), NUMBERS)
+@pytest.mark.parametrize("wrong", ["abc", -3, float("nan")])
+def test_a_parameter_that_is_no_such_number_is_named(wrong, model_type, name, table):
+    with pytest.raises(ValueError, match=f"{name}.*{wrong}"):
+        ChurnModel(model_type, **{name: wrong}).fit(pd.DataFrame(table[0]), table[1])
 
 
 @pytest.mark.parametrize("model_type", INSTALLED)

@@ -27,13 +27,16 @@ from ..utils import require
 # %% ../../nbs/learners/catboost.ipynb #5dccbbc6
 def _fit_booster(X: FloatArray, y: npt.NDArray[np.int_], stop: Any = None, **params: Any) -> Any:
     """Fit CatBoost; None where it has nothing to learn from, since no feature differs."""
-    from catboost import CatBoostClassifier
+    from catboost import CatBoostClassifier, CatBoostError
 
     single = X.astype(np.float32)
     if not (single != single[0]).any():
         return None
     booster = CatBoostClassifier(thread_count=1, allow_writing_files=False, verbose=False, **params)
-    return booster.fit(X, y, eval_set=stop, use_best_model=stop is not None)
+    try:
+        return booster.fit(X, y, eval_set=stop, use_best_model=stop is not None)
+    except CatBoostError as error:
+        raise ValueError(f"CatBoost: {error}") from error
 
 # %% ../../nbs/learners/catboost.ipynb #3baf3316
 class CatBoostChurnClassifier(LogOddsClassifier):

@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..formula.encoding import FloatArray, IntArray
 from ..formula.trees import NodeTable, join_trees
+from .log_odds import check_parameters
 from .model_type import ModelType, Terms
 from ..utils import require
 
@@ -43,7 +44,10 @@ def _train_booster(
     if valid:
         stop["valid_sets"] = [data.create_valid(*valid)]
         stop["callbacks"] = [lightgbm.early_stopping(patience, verbose=False)]
-    return lightgbm.train(params, data, n_trees, **stop)
+    try:
+        return lightgbm.train(params, data, n_trees, **stop)
+    except lightgbm.basic.LightGBMError as error:
+        raise ValueError(f"LightGBM: {error}") from error
 
 # %% ../../nbs/learners/lightgbm.ipynb #d05aa0bb
 class LightGBMClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -103,6 +107,7 @@ class LightGBMClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
     def fit(self, X: Any, y: Any) -> Self:
         """Fit on a numeric matrix of shape (n_customers, n_features) and two labels."""
+        check_parameters(self)
         X, y = validate_data(self, X, y, dtype=np.float64)
         kind = type_of_target(y, input_name="y", raise_unknown=True)
         self.classes_, codes = np.unique(y, return_inverse=True)
