@@ -38,7 +38,8 @@ def one_line_errors(command: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
-        print(f"{command}: error: {error}", file=sys.stderr)
+        text = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in str(error))
+        print(f"{command}: error: {text}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print(f"{command}: stopped; nothing was changed", file=sys.stderr)

@@ -411,11 +411,18 @@ def answer(path):
     found = formula.contributions(columns)
     assert np.isfinite(found.values).all() and math.isfinite(found.baseline), "contributions that are not finite"
     assert str(formula) and formula._repr_html_() and formula.digest
+    threads = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("Threads"))
+    assert threads <= 8, f"{threads} threads"
     return "ANSWERED"
+
+def no_code(event, arguments):
+    if event in ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "ctypes.dlopen"):
+        raise AssertionError(f"code was run: {event}")
 
 machine_code()
 used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize")) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, used + 2**30))
+sys.addaudithook(no_code)
 signal.signal(signal.SIGPROF, overdue)  # of the process's own time, which a busy machine does not stretch
 for path in sys.stdin.read().splitlines():
     signal.setitimer(signal.ITIMER_PROF, 5)

@@ -17,7 +17,7 @@ import pandas as pd
 # %% ../../nbs/data/validation.ipynb #18d6f6c6
 def _listed(names: Iterable[Hashable], limit: int) -> str:
     """Join names with commas: at most `limit` of them, then how many more there are."""
-    texts = [str(name) for name in names]
+    texts = [text if (text := str(name)).isprintable() else repr(text) for name in names]
     more = f" and {len(texts) - limit:,} more" if len(texts) > limit else ""
     return ", ".join(texts[:limit]) + more
 
@@ -55,7 +55,7 @@ def validate_data(df: pd.DataFrame, required_columns: Iterable[Hashable] | None 
     missing = [name for name in required if name not in df.columns]
     if missing:
         there = _listed(df.columns, 20)
-        raise ValueError(f"Missing required columns: {', '.join(map(str, missing))} (the table has {there})")
+        raise ValueError(f"Missing required columns: {_listed(missing, 20)} (the table has {there})")
     return True
 
 # %% ../../nbs/data/validation.ipynb #af8d4a9d
