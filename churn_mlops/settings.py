@@ -55,7 +55,7 @@ def _parse_json(value: Any) -> Any:
     """Decode JSON text; what is not text came from Python and stays as it is."""
     try:
         return json.loads(value) if isinstance(value, str) else value
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:  # the latter for thousands of brackets
         raise ValueError(f"Input should be JSON: {error}") from None
 
 # %% ../nbs/settings.ipynb #2a0e8190
@@ -483,8 +483,9 @@ def _describe(problem: Mapping[str, Any], given: Mapping[str, Any], file: Path |
     if key not in fields:
         wrong = "is a section, not a value" if key is None else f"has no key {key!r}"
         return f"{where}: [{section}] {wrong}; its keys are {', '.join(fields)}"
-    value, message = problem["input"], problem["msg"].removeprefix("Value error, ")
-    return f"{where}: [{section}] {key} = {value!r}: {message}. {fields[key].description}"
+    value, message = repr(problem["input"]), problem["msg"].removeprefix("Value error, ")
+    shown = value if len(value) <= 200 else f"{value[:197]}..."
+    return f"{where}: [{section}] {key} = {shown}: {message}. {fields[key].description}"
 
 # %% ../nbs/settings.ipynb #a56c9885
 def load_settings(path: Path | str | None = None, **overrides: Mapping[str, Any]) -> Settings:

@@ -14,6 +14,9 @@ from hypothesis import strategies as st
 
 from churn_mlops.models import ChurnPredictor
 from churn_mlops.models.train import main
+from churn_mlops.models.training import run_training
+from churn_mlops.serving.model_holder import ServedModel
+from churn_mlops.settings import load_settings
 
 N = 60
 NAMES = st.sampled_from(
@@ -97,7 +100,7 @@ def write(table: pd.DataFrame, path: Path) -> bool:
     return True
 
 
-def assert_model_or_one_line(table: pd.DataFrame, path: Path, options: list[str]) -> None:
+def assert_model_or_one_line(path: Path, options: list[str]) -> None:
     """Train on a table; fail with whatever is neither a model that answers nor a refusal."""
     model, told = path.parent / "model", io.StringIO()
     run = [str(path), "--target", "churn", "--cv-folds", "0", "--output", str(model), *options]
@@ -131,7 +134,7 @@ def test_any_table_gives_a_model_or_one_line(
 ) -> None:
     path = tmp_path_factory.mktemp("table") / f"table{ending}"
     if write(table, path):
-        assert_model_or_one_line(table, path, options)
+        assert_model_or_one_line(path, options)
 
 
 @given(table=tables(), ending=st.sampled_from([".csv", ".parquet"]), options=OPTIONS)
@@ -142,7 +145,27 @@ def test_1_500_tables_give_a_model_or_one_line(
 ) -> None:
     path = tmp_path_factory.mktemp("table") / f"table{ending}"
     if write(table, path):
-        assert_model_or_one_line(table, path, options)
+        assert_model_or_one_line(path, options)
+
+
+@pytest.mark.parametrize("year", [1500, 2600])
+def test_dates_of_another_age_are_trained_on_reported_and_served(year: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {"churn": rng.integers(0, 2, N), "day": [f"{year}-01-{day:02}" for day in rng.integers(1, 29, N)]}
+    )
+    assert write(table, tmp_path / "table.csv")
+    output = {"model_path": tmp_path / "model", "report": tmp_path / "report"}
+    data, model = {"path": tmp_path / "table.csv"}, {"type": "logistic_regression", "cv_folds": 0}
+    run_training(load_settings(data=data, model=model, output=output))
+    assert (tmp_path / "report" / "report.html").is_file()
+    assert ServedModel(tmp_path / "model").predictor.formula.input_columns[0].kind == "date"
+
+
+@pytest.mark.parametrize("value", ["[" * 5_000 + "]" * 5_000, "abc", "1e999", "-1"])
+def test_a_parameter_of_any_text_gives_one_line(value: str, tmp_path: Path) -> None:
+    assert write(pd.DataFrame({"churn": [0, 1] * 30, "n": range(N)}), tmp_path / "table.csv")
+    assert_model_or_one_line(tmp_path / "table.csv", ["--param", f"C={value}"])
 
 
 def test_a_table_of_a_thousand_digits_and_of_dates_far_away_trains(tmp_path: Path) -> None:
@@ -150,4 +173,4 @@ def test_a_table_of_a_thousand_digits_and_of_dates_far_away_trains(tmp_path: Pat
     table = pd.DataFrame({"churn": rng.integers(0, 2, N), "n": ["9" * 1000, "1"] * (N // 2)})
     table["day"] = [f"{year}-01-01" for year in rng.choice([1500, 2600], N)]
     assert write(table, tmp_path / "table.csv")
-    assert_model_or_one_line(table, tmp_path / "table.csv", [])
+    assert_model_or_one_line(tmp_path / "table.csv", [])

@@ -477,6 +477,13 @@ def test_a_file_that_is_found_and_cannot_be_read_is_not_passed_over(
     assert message() == f"settings file {file}: not UTF-8 text; save it with the encoding UTF-8"
 
 
+@pytest.mark.parametrize("deep", ["[" * 100_000, '{"a":' * 100_000 + "1" + "}" * 100_000])
+def test_json_of_a_hundred_thousand_brackets_is_refused_in_a_short_line(deep: str) -> None:
+    told = message(model={"params": deep})
+    assert "Input should be JSON" in told
+    assert len(told) < 500
+
+
 def test_variables_may_be_in_small_letters() -> None:
     with patch.dict(os.environ, {"model_path": "small.safetensors", "churn_split__seed": "7"}):
         settings = load_settings()

@@ -48,7 +48,7 @@ def _parse_params(given: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"--param {text!r}: give name=value, for instance n_estimators=500")
         try:
             params[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two for thousands of brackets
             params[name] = value
     return params
 
