@@ -66,6 +66,7 @@ bench: $(BENCH)/.made  ## compare accuracy and speed with other models: ARGS="fi
 	@$(BENCH)/bin/python benchmarks/prediction.py $(or $(ARGS),--json benchmarks/results/prediction.json)
 	@$(BENCH)/bin/python benchmarks/servers.py $(or $(ARGS),--json benchmarks/results/servers.json)
 	@$(BENCH)/bin/python benchmarks/start.py $(or $(ARGS),--json benchmarks/results/start.json)
+	@$(if $(ARGS),,$(BENCH)/bin/python benchmarks/wide.py --json benchmarks/results/wide.json)
 
 audit: $(AUDIT)/.made  ## look the pinned releases up among known vulnerabilities (asks pypi.org)
 	@$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt $(ARGS)
@@ -98,7 +99,7 @@ $(BENCH)/.made: pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(CHECK_PYTHON)
 	@echo "Installing churn_mlops and the libraries to compare with into $(BENCH) ..."
 	@$(PYTHON) -m venv --clear $(BENCH)
-	@$(BENCH)/bin/python $(INSTALL) -e ".[api,fast]"
+	@$(BENCH)/bin/python $(INSTALL) -e ".[api,fast,report]"
 	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	@touch $@
 

@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -692,3 +693,13 @@ def test_numbers_stand_right_and_row_names_left() -> None:
     shown = pages.table(["n", "share", "word"], [["1", "2.5%", "a"], ["2", "–", "b"]], "t")  # noqa: RUF001
     assert '<th scope="col">n</th><th scope="col" class="number">share</th><th scope="col">word</th>' in shown
     assert '<td class="number">2.5%</td><td>a</td>' in shown
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_wide_tables_measures_each_step(tmp_path: Path) -> None:
+    root, written = Path(__file__).resolve().parent.parent, tmp_path / "wide.json"
+    command = [sys.executable, root / "benchmarks" / "wide.py", "--columns", "15", "--customers", "300"]
+    subprocess.run([*command, "--json", written], cwd=root, check=True, capture_output=True)
+    told = json.loads(written.read_text())
+    assert told["columns"] == ["columns", "model", "guards s", "fit s", "report s"]
+    assert [row[:2] for row in told["rows"]] == [["15", "logistic_regression"], ["15", "hist_gradient_boosting"]]
