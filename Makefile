@@ -7,6 +7,7 @@ MODEL  ?= models/churn-model.safetensors
 VENV   := .venv
 BIN    := $(VENV)/bin
 BENCH  := .venv-bench
+AUDIT  := .venv-audit
 INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PIP    := $(BIN)/python $(INSTALL)
 JUPYTER_ENV := JUPYTER_CONFIG_DIR=$(CURDIR)/$(VENV)/jupyter/config JUPYTER_DATA_DIR=$(CURDIR)/$(VENV)/jupyter/data \
@@ -22,7 +23,7 @@ export CHURN_TELCO_CSV ?= $(abspath $(wildcard ../shared/data/telco.csv))
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help train test proof browser docs docs-serve fresh readme lab serve bench export build clean
+.PHONY: help train test proof browser docs docs-serve fresh readme lab serve bench audit export build clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -65,6 +66,10 @@ bench: $(BENCH)/.made  ## compare accuracy and speed with other models: ARGS="fi
 	@$(BENCH)/bin/python benchmarks/prediction.py $(or $(ARGS),--json benchmarks/results/prediction.json)
 	@$(BENCH)/bin/python benchmarks/servers.py $(or $(ARGS),--json benchmarks/results/servers.json)
 	@$(BENCH)/bin/python benchmarks/start.py $(or $(ARGS),--json benchmarks/results/start.json)
+	@$(if $(ARGS),,$(BENCH)/bin/python benchmarks/wide.py --json benchmarks/results/wide.json)
+
+audit: $(AUDIT)/.made  ## look the pinned releases up among known vulnerabilities (asks pypi.org)
+	@$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt $(ARGS)
 
 export: $(VENV)/.with-docs  ## write churn_mlops/ from the notebooks, and clean them
 	@$(BIN)/nbdev-export && $(JUPYTER_ENV) $(BIN)/nbdev-clean
@@ -75,7 +80,7 @@ build: $(VENV)/.with-dev  ## build and check the sdist and the wheel in dist/
 	@$(BIN)/twine check --strict dist/*
 
 clean:  ## remove everything that a target of this file made, except models
-	@rm -rf $(VENV) $(BENCH) build dist _docs _proc *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(BENCH) $(AUDIT) build dist _docs _proc *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 define CHECK_PYTHON
@@ -94,8 +99,16 @@ $(BENCH)/.made: pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(CHECK_PYTHON)
 	@echo "Installing churn_mlops and the libraries to compare with into $(BENCH) ..."
 	@$(PYTHON) -m venv --clear $(BENCH)
-	@$(BENCH)/bin/python $(INSTALL) -e ".[api,fast]"
+	@$(BENCH)/bin/python $(INSTALL) -e ".[api,fast,report]"
 	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	@touch $@
+
+# What looks for vulnerabilities stays out too, and is the newest there is.
+$(AUDIT)/.made:
+	$(CHECK_PYTHON)
+	@echo "Installing pip-audit into $(AUDIT) ..."
+	@$(PYTHON) -m venv --clear $(AUDIT)
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	@touch $@
 
 # One stamp for each set of extras, so that a second call installs nothing; dev holds all the others.

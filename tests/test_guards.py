@@ -7,6 +7,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
+from sklearn.preprocessing import TargetEncoder
 
 from churn_mlops.data import Finding, check_table, encode_target, generate_sample_data, load_csv
 from churn_mlops.data.guards import (
@@ -322,3 +325,93 @@ class TestOrder:
     def test_a_small_change_of_the_churn_rate_is_silent(self):
         y = pd.Series([1, *[0] * 9] * 5000 + [1, *[0] * 8] * 5000)
         assert find_drift(y) == []
+
+
+def made_table(n: int, seed: int) -> tuple[pd.DataFrame, pd.Series]:
+    """Make one column of each shape, with an outcome that depends on some of them."""
+    rng = np.random.default_rng(seed)
+    few = rng.integers(0, 4, n)
+    table = pd.DataFrame(
+        {
+            "normal": rng.normal(size=n),
+            "skewed": rng.lognormal(0, 2, n).round(1),
+            "mostly_zero": np.where(rng.random(n) < 0.95, 0, rng.random(n)),
+            "gaps": np.where(rng.random(n) < 0.3, np.nan, rng.normal(size=n)),
+            "infinite": np.where(rng.random(n) < 0.1, np.inf, rng.normal(size=n)),
+            "empty": np.nan,
+            "constant": 1,
+            "few": few,
+            "yes": rng.random(n) < 0.5,
+            "plan": pd.Series(few).map({0: "a", 1: "b", 2: "c", 3: None}),
+            "city": [f"city {number}" for number in rng.geometric(0.03, n)],
+            "day": pd.Timestamp("2025-01-01") + pd.to_timedelta(rng.integers(0, 400, n), unit="D"),
+            "length": pd.to_timedelta(rng.integers(0, 9, n), unit="D"),
+        }
+    )
+    leaves = rng.random(n) < 1 / (1 + np.exp(-2 * table["normal"] - few + 2))
+    return table.assign(leak=np.where(leaves, rng.normal(9, 1, n), rng.normal(0, 1, n))), pd.Series(leaves.astype(int))
+
+
+def simple_levels(column: pd.Series) -> np.ndarray:
+    """Cut a column as pandas does, one at a time: what the guards did before they were made for wide tables."""
+    if column.dtype.kind == "m":
+        column = column.dt.total_seconds()
+    if column.dtype.kind == "M":
+        column = (column - column.min()).dt.total_seconds()
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        column = column.astype(float).where(np.isfinite(column.astype(float)))
+        if column.nunique() > 50:
+            codes = pd.qcut(column, 50, labels=False, duplicates="drop").to_numpy(dtype=float)
+            return np.nan_to_num(codes, nan=-1).astype(int) + 1
+    codes, values = pd.factorize(column)
+    common = np.bincount(codes + 1, minlength=len(values) + 1) >= max(5, len(column) // 1000)
+    return np.where(codes < 0, 0, np.where(common[codes + 1], codes + 2, 1))
+
+
+def simple_rates(table: pd.DataFrame, target: np.ndarray) -> np.ndarray:
+    """Replace the levels by rates with scikit-learn's encoder."""
+    levels = np.column_stack([simple_levels(column) for _, column in table.items()])
+    rates = np.empty(levels.shape)
+    for train, test in StratifiedKFold(5, shuffle=True, random_state=42).split(levels, target):
+        encoder = TargetEncoder(target_type="binary").fit(levels[train], target[train])
+        rates[test] = encoder.transform(levels[test])
+    return rates
+
+
+class TestEqualToTheSimpleWay:
+    """What the guards count for all columns at once is what one column after the other gives."""
+
+    @pytest.mark.parametrize(("n", "seed"), [(60, 0), (700, 1), (6_000, 2)])
+    def test_the_auc_of_each_column_is_that_of_scikit_learn(self, n, seed):
+        table, y = made_table(n, seed)
+        rates = simple_rates(table, y.to_numpy()).round(12)  # the encoder adds up in the order of the rows
+        expected = [roc_auc_score(y, rate) for rate in rates.T]
+        assert column_aucs(table, y).to_numpy() == pytest.approx(np.array(expected), abs=1e-9)
+
+    def test_many_columns_are_looked_at_block_by_block(self):
+        table, y = made_table(200, 3)
+        many = pd.concat([table.add_suffix(f" {number}") for number in range(20)], axis=1)
+        assert column_aucs(many, y).to_numpy() == pytest.approx(np.tile(column_aucs(table, y), 20))
+
+    @pytest.mark.parametrize("trend", [0.0, 1.0])
+    def test_the_order_has_the_auc_of_the_summed_log_odds(self, trend):
+        table, _ = made_table(2_000, 4)
+        table = table.assign(normal=table["normal"] + trend * (np.arange(2_000) >= 1_000))
+        half = (np.arange(2_000) >= 1_000).astype(int)
+        share = np.clip(simple_rates(table, half), 1e-3, 1 - 1e-3)
+        auc = roc_auc_score(half, np.log(share / (1 - share)).sum(axis=1))
+        assert [finding.figure for finding in find_order(table)] == ([pytest.approx(auc, abs=1e-3)] if trend else [])
+
+    def test_the_whole_check_finds_what_the_guards_find_alone(self):
+        table, y = made_table(2_000, 5)
+        table = table.assign(number=range(2_000), same=table["few"].map({0: "w", 1: "x", 2: "y", 3: "z"}))
+        rest = table.drop(columns="number")
+        alone = [*find_ids(table), *find_same(rest), *find_spellings(rest), *find_leaks(rest, y), *find_order(rest)]
+        assert check_table(table, y) == alone
+        assert {"id", "same", "leak"} <= {finding.kind for finding in alone}
+
+    def test_categories_of_any_dtype_are_compared_by_spelling(self):
+        values = ["Gold", "gold ", "silver", None, "Gold"] * 10
+        typed = [pd.Series(values, dtype=dtype) for dtype in (object, "str", "category")]
+        mixed = pd.Series([*values, 1, 2.5, ("a",)], dtype=object)
+        assert [find_spellings(pd.DataFrame({"plan": each}))[0].figure for each in [*typed, mixed]] == [1.0] * 4

@@ -18,6 +18,8 @@ from pathlib import Path
 import notebooks
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
@@ -230,6 +232,34 @@ def test_every_subpackage_goes_into_the_wheel() -> None:
 
 
 @pytest.mark.slow
+def releases() -> dict[str, str]:
+    """Read constraints.txt: the one release of each package."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
+
+
+def wanted() -> list[str]:
+    """List what pyproject.toml asks for: to build the package, to run it, and for each extra."""
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = told["project"]["optional-dependencies"].values()
+    asked = [*told["build-system"]["requires"], *told["project"]["dependencies"], *(each for e in extras for each in e)]
+    return sorted({each for each in asked if not each.startswith("churn_mlops")})
+
+
+def test_each_release_is_named_once_and_as_pip_spells_it() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    names = [line.split("==")[0] for line in lines if not line.startswith("#")]
+    assert names == [canonicalize_name(name) for name in dict.fromkeys(names)]
+
+
+@pytest.mark.parametrize("asked", wanted())
+def test_the_release_in_constraints_satisfies_pyproject(asked: str) -> None:
+    requirement, known = Requirement(asked), releases()
+    name = canonicalize_name(requirement.name)
+    assert name in known, f"constraints.txt holds no release of {name}"
+    assert known[name] in requirement.specifier, f"constraints.txt holds {name}=={known[name]}, pyproject.toml {asked}"
+
+
 def test_ruff_finds_nothing() -> None:
     run("ruff", "check", cwd=ROOT)
 

@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -32,6 +33,7 @@ from churn_mlops.evaluation.metrics import (
     reliability_table,
 )
 from churn_mlops.features.columns import find_gaps
+from churn_mlops.features.engineer import FeatureEngineer
 from churn_mlops.learners.registry import MODEL_TYPES
 from churn_mlops.models.churn_model import ChurnModel
 from churn_mlops.report import case as report_case
@@ -103,6 +105,15 @@ def model(split: Any) -> ChurnModel:
 @pytest.fixture(scope="module")
 def case(model: ChurnModel, split: Any) -> Any:
     return report_case.examine(model, split.X_test, split.y_test)
+
+
+@pytest.fixture(scope="module")
+def wide() -> tuple[pd.DataFrame, np.ndarray]:
+    """Make a hundred columns of which four matter."""
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.normal(size=(1_500, 100))).add_prefix("c")
+    log_odds = X[["c7", "c33", "c51", "c90"]].sum(axis=1) - 1
+    return X, (rng.random(1_500) < 1 / (1 + np.exp(-log_odds))).astype(int)
 
 
 @pytest.fixture(scope="module")
@@ -379,6 +390,27 @@ class TestColumns:
         expected = pd.Series(theirs.importances_mean, index=case.model.feature_names)[names]
         assert ours["drop"].to_numpy() == pytest.approx(expected.to_numpy(), abs=0.012)
 
+    @pytest.mark.parametrize("kind", ["logistic_regression", "hist_gradient_boosting", "random_forest", "blend"])
+    def test_one_changed_column_is_predicted_as_the_whole_table_is(self, split: Any, kind: str) -> None:
+        few = {"random_forest": {"n_estimators": 20}, "hist_gradient_boosting": {"max_iter": 20}}.get(kind, {})
+        renamed = [part.rename(columns={"tenure $x_1$": "tenure"}) for part in (split.X_train, split.X_test)]
+        model = ChurnModel(kind, feature_engineer=FeatureEngineer(derive=True), **few).fit(renamed[0], split.y_train)
+        X = report_case.tidy(renamed[1])
+        variations, order = report_columns.Variations(model.formula_, X), np.random.default_rng(0).permutation(len(X))
+        assert model.formula_.derived
+        for name in [*model.formula_.inputs, "tenure"]:  # the second time, nothing of the first is left
+            shuffled = X.assign(**{name: X[name].iloc[order].reset_index(drop=True)})
+            expected = model.predict_proba(shuffled)[:, 1]
+            assert variations.probabilities(name, X[name].iloc[order]) == pytest.approx(expected, abs=1e-12)
+
+    def test_importance_is_exactly_that_of_scikit_learn_on_the_same_draws(self, case: Any) -> None:
+        names = case.model.formula_.inputs
+        theirs = permutation_importance(
+            case.model, case.X[names], case.y, scoring="roc_auc", n_repeats=3, random_state=0
+        )
+        ours = report_columns.column_importance(case, repeats=3).loc[names]
+        assert ours["drop"].to_numpy() == pytest.approx(theirs.importances_mean, abs=1e-9)
+
     def test_columns_that_are_left_out_have_no_importance(self, case: Any) -> None:
         assert "constant" not in report_columns.column_importance(case, repeats=1).index
 
@@ -401,6 +433,32 @@ class TestColumns:
     def test_a_model_that_cannot_rank_has_no_important_column(self, case: Any) -> None:
         importance = pd.DataFrame({"drop": [0.0, -0.01], "spread": [0.0, 0.0]}, index=["a", "b"])
         assert "no column matters on its own" in "".join(report_columns.columns_section(case, importance))
+
+    @pytest.mark.parametrize("kind", ["logistic_regression", "hist_gradient_boosting"])
+    def test_of_a_wide_table_the_strongest_columns_are_shuffled(self, wide: Any, kind: str) -> None:
+        X, y = wide
+        case = report_case.examine(ChurnModel(kind).fit(X[:1_000], y[:1_000]), X[1_000:], y[1_000:])
+        importance = report_columns.column_importance(case, repeats=2)
+        assert len(importance) == 30
+        assert set(importance.index[:4]) == {"c7", "c33", "c51", "c90"}
+
+    def test_the_page_says_how_many_columns_of_a_wide_table_it_does_not_show(self, wide: Any) -> None:
+        X, y = wide
+        report = evaluate_report(ChurnModel("logistic_regression").fit(X[:1_000], y[:1_000]), X[1_000:], y[1_000:])
+        assert "Of 100 columns, the 30 with the largest" in report.html
+        assert "the other 88 are not" in report.html
+
+    def test_a_derived_column_speaks_for_those_it_is_made_of(self, wide: Any) -> None:
+        X, _ = wide
+        rng = np.random.default_rng(1)
+        money = {"monthly_charges": rng.uniform(20, 100, len(X)), "tenure": rng.integers(1, 60, len(X))}
+        X = X.assign(**money, total_charges=money["monthly_charges"] * money["tenure"] * rng.uniform(0.5, 1.5, len(X)))
+        ratio = X["total_charges"] / money["tenure"] / money["monthly_charges"]
+        y = (rng.random(len(X)) < np.where(ratio > 1, 0.9, 0.1)).astype(int)
+        model = ChurnModel("hist_gradient_boosting", feature_engineer=FeatureEngineer(derive=True)).fit(X, y)
+        assert {"monthly_charges", "tenure", "total_charges"} <= set(
+            report_columns.strongest_columns(report_case.examine(model, X, y), most=5)
+        )
 
 
 class TestSegments:
@@ -635,3 +693,13 @@ def test_numbers_stand_right_and_row_names_left() -> None:
     shown = pages.table(["n", "share", "word"], [["1", "2.5%", "a"], ["2", "–", "b"]], "t")  # noqa: RUF001
     assert '<th scope="col">n</th><th scope="col" class="number">share</th><th scope="col">word</th>' in shown
     assert '<td class="number">2.5%</td><td>a</td>' in shown
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_wide_tables_measures_each_step(tmp_path: Path) -> None:
+    root, written = Path(__file__).resolve().parent.parent, tmp_path / "wide.json"
+    command = [sys.executable, root / "benchmarks" / "wide.py", "--columns", "15", "--customers", "300"]
+    subprocess.run([*command, "--json", written], cwd=root, check=True, capture_output=True)
+    told = json.loads(written.read_text())
+    assert told["columns"] == ["columns", "model", "guards s", "fit s", "report s"]
+    assert [row[:2] for row in told["rows"]] == [["15", "logistic_regression"], ["15", "hist_gradient_boosting"]]

@@ -8,13 +8,13 @@ __all__ = ['Finding', 'find_rare_target', 'find_few_churners', 'find_majority', 
 
 # %% ../../nbs/data/guards.ipynb #6188edcd
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata
 from sklearn.model_selection import StratifiedKFold
-from sklearn.preprocessing import TargetEncoder
 
 from .reading import read_text
 from .splitting import first_alike
@@ -216,6 +216,21 @@ def _why_id(typed: pd.Series) -> str | None:
     return None
 
 # %% ../../nbs/data/guards.ipynb #d2926e85
+def _ids(typed: pd.DataFrame) -> list[Finding]:
+    """Find ids in a table that is typed."""
+    findings = []
+    for name, column in typed.items():
+        why = _why_id(column)
+        if why:
+            share = column.nunique() / len(column)
+            message = (
+                f"column {str(name)!r} differs in {share:.0%} of the rows and holds {why}: it teaches a model nothing "
+                "about the next customer and is left out; if it is the id, name it as the id column"
+            )
+            findings.append(Finding("id", message, str(name), share))
+    return findings
+
+
 def find_ids(X: pd.DataFrame) -> list[Finding]:
     """Notice columns that are ids or free text (the figure: different values per row, in [0, 1]).
 
@@ -232,19 +247,27 @@ def find_ids(X: pd.DataFrame) -> list[Finding]:
         rows or more, lie in strict order, or are spread evenly with fewer repeats than chance
         would give.
     """
-    findings = []
-    for name, column in _typed_table(X).items():
-        why = _why_id(column)
-        if why:
-            share = column.nunique() / len(column)
-            message = (
-                f"column {str(name)!r} differs in {share:.0%} of the rows and holds {why}: it teaches a model nothing "
-                "about the next customer and is left out; if it is the id, name it as the id column"
-            )
-            findings.append(Finding("id", message, str(name), share))
-    return findings
+    return _ids(_typed_table(X))
 
 # %% ../../nbs/data/guards.ipynb #0f57016e
+def _same(typed: pd.DataFrame) -> list[Finding]:
+    """Find columns that say the same in a table that is typed."""
+    earlier: dict[bytes, str] = {}  # a digest each: the codes of a wide table would fill the memory
+    findings = []
+    for name, column in typed.items():
+        codes, values = pd.factorize(column)  # numbered as they occur: equal numbers are a mapping one to one
+        if len(typed) < 20 or not 1 < len(values) <= len(typed) / 2:
+            continue
+        first = earlier.setdefault(blake2b(codes.tobytes()).digest(), str(name))
+        if first != name:
+            message = (
+                f"columns {first!r} and {str(name)!r} say the same, value for value: one of them is enough; with both, "
+                "each looks half as important as it is"
+            )
+            findings.append(Finding("same", message, str(name), float(len(values))))
+    return findings
+
+
 def find_same(X: pd.DataFrame) -> list[Finding]:
     """Notice columns that say the same, value for value (the figure: how many different values they have).
 
@@ -259,20 +282,7 @@ def find_same(X: pd.DataFrame) -> list[Finding]:
         Of kind ``"same"``, one for each column whose values are those of an earlier one under
         other names: at least 20 rows, and each value in two of them on average.
     """
-    earlier: dict[bytes, str] = {}
-    findings = []
-    for name, column in _typed_table(X).items():
-        codes, values = pd.factorize(column)  # numbered as they occur: equal numbers are a mapping one to one
-        if len(X) < 20 or not 1 < len(values) <= len(X) / 2:
-            continue
-        first = earlier.setdefault(codes.tobytes(), str(name))
-        if first != name:
-            message = (
-                f"columns {first!r} and {str(name)!r} say the same, value for value: one of them is enough; with both, "
-                "each looks half as important as it is"
-            )
-            findings.append(Finding("same", message, str(name), float(len(values))))
-    return findings
+    return _same(_typed_table(X))
 
 # %% ../../nbs/data/guards.ipynb #ab5fb56e
 def find_spellings(X: pd.DataFrame) -> list[Finding]:
@@ -290,8 +300,10 @@ def find_spellings(X: pd.DataFrame) -> list[Finding]:
     """
     findings = []
     for name, column in X.items():
-        values = column.astype(object) if column.dtype.kind == "O" else pd.Series(dtype=object)
-        written = {value for value in values if isinstance(value, str) and value.strip()}
+        if column.dtype.kind != "O":
+            continue
+        values = {value for value in (column if column.dtype == object else column.unique()) if isinstance(value, str)}
+        written = {value for value in values if value.strip()}
         alike = len(written) - len({value.strip().casefold() for value in written})
         if alike:
             message = (
@@ -302,32 +314,79 @@ def find_spellings(X: pd.DataFrame) -> list[Finding]:
     return findings
 
 # %% ../../nbs/data/guards.ipynb #48baccac
-def _levels(typed: pd.Series, most: int = 50) -> npt.NDArray[np.int64]:
+def _levels(typed: pd.Series, most: int = 50) -> npt.NDArray[np.int16]:
     """Cut a column into levels numbered from 1, with 0 for gaps and 1 for rare values of text."""
     if pd.api.types.is_datetime64_any_dtype(typed.dtype):
         typed = (typed - typed.min()).dt.total_seconds()
-    if pd.api.types.is_numeric_dtype(typed.dtype) and typed.nunique() > most:
-        codes = pd.qcut(typed, most, labels=False, duplicates="drop").to_numpy(dtype=float, na_value=-1)
-        return np.asarray(np.nan_to_num(codes, nan=-1) + 1, dtype=np.int64)
+    if pd.api.types.is_numeric_dtype(typed.dtype):
+        numbers = typed.to_numpy(dtype=float, na_value=np.nan)
+        gaps = np.isnan(numbers)
+        known = np.sort(numbers[~gaps])
+        if np.count_nonzero(np.diff(known)) >= most:
+            ends = np.unique(np.percentile(known, 100 * np.linspace(0, 1, most + 1)))
+            return np.where(gaps, 0, np.maximum(np.searchsorted(ends, numbers), 1)).astype(np.int16)
     codes, values = pd.factorize(typed)
     common = np.bincount(codes + 1, minlength=len(values) + 1) >= max(5, len(typed) // 1000)
     common[0] = True
-    numbered = np.where(common, np.arange(len(common)) + 1, 1)
+    numbered = np.where(common, np.cumsum(common), 1)
     numbered[0] = 0
-    return np.asarray(numbered[codes + 1], dtype=np.int64)
+    return np.asarray(numbered[codes + 1], dtype=np.int16)
 
 
-def _learned_rates(X: pd.DataFrame, target: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Replace each value by the rate of the target among other customers of the same level."""
-    levels = np.column_stack([_levels(column) for _, column in _typed_table(X).items()])
-    rates = np.empty(levels.shape)
-    folds = int(min(5, np.bincount(target, minlength=2).min()))
-    for train, test in StratifiedKFold(folds, shuffle=True, random_state=42).split(levels, target):
-        encoder = TargetEncoder(target_type="binary").fit(levels[train], target[train])
-        rates[test] = encoder.transform(levels[test])
-    return rates
+def _level_table(typed: pd.DataFrame) -> pd.DataFrame:
+    """Cut each column of a table that is typed into levels."""
+    levels = np.empty((typed.shape[1], len(typed)), dtype=np.int16)
+    for row, (_, column) in zip(levels, typed.items(), strict=True):
+        row[:] = _levels(column)
+    return pd.DataFrame(levels.T, columns=typed.columns, copy=False)
+
+# %% ../../nbs/data/guards.ipynb #5d0c7e21
+def _learned_rates(
+    levels: npt.NDArray[np.int16], target: npt.NDArray[np.int64], fold: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Replace each level by the rate of the target in the other folds, shrunk to the mean: an array as `levels`."""
+    n_folds, size = int(fold.max()) + 1, int(levels.max()) + 1
+    cells = (np.arange(len(levels))[:, None] * size + levels) * n_folds + fold
+    shape = (len(levels) * size, n_folds)
+    here, churned_here = (
+        np.bincount(cells.ravel(), weights, minlength=shape[0] * n_folds).reshape(shape)
+        for weights in (None, np.tile(target, len(levels)))
+    )
+    count, churned = (each.sum(axis=1, keepdims=True) - each for each in (here, churned_here))
+    overall = (target.sum() - np.bincount(fold, target)) / (len(target) - np.bincount(fold))
+    mean = churned / np.maximum(count, 1)
+    known = overall * (1 - overall) * count
+    trust = known / np.where(count, known + mean * (1 - mean), 1.0)
+    rates = trust * mean + (1 - trust) * overall
+    return np.asarray(rates.ravel()[cells])
+
+
+def _aucs(scores: npt.NDArray[np.float64], target: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Return the AUC of each row of scores, by the sum of the ranks (Mann and Whitney)."""
+    n, ones = len(target), int(target.sum())
+    ranks = rankdata(scores, axis=-1)[..., target == 1].sum(axis=-1)
+    return np.asarray((ranks - ones * (ones + 1) / 2) / (ones * (n - ones)))
 
 # %% ../../nbs/data/guards.ipynb #39b0dee0
+_COLUMNS_AT_ONCE = 100  # 30,000 rows of them are 24 MB of rates
+
+
+def _told(levels: pd.DataFrame, target: npt.NDArray[np.int64]) -> tuple[pd.Series, npt.NDArray[np.float64]]:
+    """Return the AUC of each column alone, and the log-odds of each customer by all of them."""
+    table, fold = levels.to_numpy().T, np.empty(len(target), dtype=np.int64)
+    folds = StratifiedKFold(int(min(5, np.bincount(target, minlength=2).min())), shuffle=True, random_state=42)
+    for number, (_, test) in enumerate(folds.split(target, target)):
+        fold[test] = number
+    aucs, log_odds = np.empty(len(table)), np.zeros(len(target))
+    for start in range(0, len(table), _COLUMNS_AT_ONCE):
+        columns = slice(start, start + _COLUMNS_AT_ONCE)
+        rates = _learned_rates(table[columns], target, fold)
+        aucs[columns] = _aucs(rates, target)
+        share = np.clip(rates, 1e-3, 1 - 1e-3)
+        log_odds += np.log(share / (1 - share)).sum(axis=0)
+    return pd.Series(aucs, index=levels.columns), log_odds
+
+
 def column_aucs(X: pd.DataFrame, y: pd.Series) -> pd.Series:
     """Measure how well each column alone ranks the customers, on customers not learned from.
 
@@ -343,11 +402,27 @@ def column_aucs(X: pd.DataFrame, y: pd.Series) -> pd.Series:
     Series of shape (n_columns,)
         The AUC of each column, in [0, 1]: 0.5 for chance, 1 for perfect.
     """
-    target = np.asarray(y, dtype=np.int64)
-    rates = _learned_rates(X, target)
-    return pd.Series([roc_auc_score(target, rate) for rate in rates.T], index=[str(name) for name in X.columns])
+    return _told(_level_table(_typed_table(X)), np.asarray(y, dtype=np.int64))[0]
 
 # %% ../../nbs/data/guards.ipynb #c08129f0
+def _leaks(levels: pd.DataFrame, y: pd.Series) -> list[Finding]:
+    """Find leaks in a table that is cut into levels."""
+    if min(y.sum(), len(y) - y.sum()) < 2:
+        return []
+    aucs = _told(levels, y.to_numpy(dtype=np.int64))[0].sort_values(ascending=False)
+    return [
+        Finding(
+            "leak",
+            f"column {name!r} alone tells who churned (AUC {auc:.3f}): it was probably filled in after the customer had "
+            "left, and will not be known of those you want to keep; remove it from the table",
+            str(name),
+            float(auc),
+        )
+        for name, auc in aucs.items()
+        if auc >= 0.97
+    ]
+
+
 def find_leaks(X: pd.DataFrame, y: pd.Series) -> list[Finding]:
     """Notice columns that alone tell who churned (the figure: the AUC of the column).
 
@@ -364,20 +439,7 @@ def find_leaks(X: pd.DataFrame, y: pd.Series) -> list[Finding]:
     list of Finding
         Of kind ``"leak"``, one for each column with an AUC of 0.97 or more, the strongest first.
     """
-    if min(y.sum(), len(y) - y.sum()) < 2:
-        return []
-    aucs = column_aucs(X, y).sort_values(ascending=False)
-    return [
-        Finding(
-            "leak",
-            f"column {name!r} alone tells who churned (AUC {auc:.3f}): it was probably filled in after the customer had "
-            "left, and will not be known of those you want to keep; remove it from the table",
-            str(name),
-            float(auc),
-        )
-        for name, auc in aucs.items()
-        if auc >= 0.97
-    ]
+    return _leaks(_level_table(_typed_table(X)), y)
 
 # %% ../../nbs/data/guards.ipynb #39f24cd1
 _SPLIT_BY_TIME = (
@@ -391,6 +453,23 @@ def _last_half(n: int) -> npt.NDArray[np.int64]:
     return (np.arange(n) >= n / 2).astype(np.int64)
 
 # %% ../../nbs/data/guards.ipynb #b9bf6450
+def _order(levels: pd.DataFrame) -> list[Finding]:
+    """Find an order in a table that is cut into levels."""
+    if len(levels) < 20:
+        return []
+    half = _last_half(len(levels))
+    aucs, log_odds = _told(levels, half)
+    auc = float(_aucs(log_odds, half))
+    if auc < max(0.6, 0.5 + 4 * np.sqrt(1 / (3 * len(levels)))):
+        return []
+    column = str(levels.columns[int(aucs.argmax())])
+    message = (
+        f"the first and the last half of the file can be told apart (AUC {auc:.2f}), most of all by {column!r}: "
+        f"its order means something; {_SPLIT_BY_TIME}"
+    )
+    return [Finding("order", message, column, auc)]
+
+
 def find_order(X: pd.DataFrame) -> list[Finding]:
     """Notice columns that tell the first half of the file from the last (the figure: the AUC).
 
@@ -405,20 +484,7 @@ def find_order(X: pd.DataFrame) -> list[Finding]:
         One of kind ``"order"`` with the column that says most, or none; none in a file of
         fewer than 20 rows.
     """
-    if len(X) < 20:
-        return []
-    half = _last_half(len(X))
-    rates = _learned_rates(X, half)
-    share = np.clip(rates, 1e-3, 1 - 1e-3)
-    auc = float(roc_auc_score(half, np.log(share / (1 - share)).sum(axis=1)))
-    if auc < max(0.6, 0.5 + 4 * np.sqrt(1 / (3 * len(X)))):
-        return []
-    column = str(X.columns[int(np.argmax([roc_auc_score(half, rate) for rate in rates.T]))])
-    message = (
-        f"the first and the last half of the file can be told apart (AUC {auc:.2f}), most of all by {column!r}: "
-        f"its order means something; {_SPLIT_BY_TIME}"
-    )
-    return [Finding("order", message, column, auc)]
+    return _order(_level_table(_typed_table(X)))
 
 # %% ../../nbs/data/guards.ipynb #a6553e00
 def find_drift(y: pd.Series) -> list[Finding]:
@@ -483,12 +549,13 @@ def check_table(X: pd.DataFrame, y: pd.Series) -> list[Finding]:
         raise ValueError("the guards need a target of 0 and 1; encode_target(y) makes one")
     y = pd.Series(y.to_numpy(dtype=np.int64), name=y.name)
     typed = _typed_table(X.reset_index(drop=True))
-    ids = find_ids(typed)
+    ids = _ids(typed)
     kept = ~typed.columns.isin([finding.column for finding in ids])
     rest = typed.loc[:, kept]
     findings = [*find_rare_target(y), *find_few_churners(y), *find_majority(y), *find_drift(y), *ids]
     if rest.empty:
         return findings
     few_rows, few_labels = _thinned(rest, y)
-    findings += [*find_duplicates(rest), *find_same(rest), *find_spellings(X.loc[:, kept])]
-    return [*findings, *find_leaks(few_rows, few_labels), *find_order(few_rows)]
+    levels = _level_table(few_rows)
+    findings += [*find_duplicates(rest), *_same(rest), *find_spellings(X.loc[:, kept])]
+    return [*findings, *_leaks(levels, few_labels), *_order(levels)]

@@ -39,6 +39,8 @@ def find_gaps(column: pd.Series) -> npt.NDArray[np.bool_]:
     -------
     ndarray of bool of shape (n_customers,)
     """
+    if isinstance(column.dtype, np.dtype) and column.dtype != object:  # no text, hence no blank text
+        return column.isna().to_numpy()
     return np.asarray(column.isna() | (column.astype(str).str.strip() == ""), dtype=bool)
 
 # %% ../../nbs/features/columns.ipynb #3fe81945

@@ -247,6 +247,13 @@ class Evaluator:
             block(slice(0, n_rows), features)
         return features
 
+    def leaves(self, features: FloatArray) -> FloatArray:
+        """Return what the trees add to the sum for customers given by their features, of shape (n_customers,)."""
+        total = np.zeros(len(features))
+        for walk in self._many:
+            walk(features, total)
+        return total
+
     def _read(self, columns: Any) -> tuple[list[Block], int]:
         """Read all columns of a table; return them and the number of customers."""
         require_columns(self._names, column_names(columns))

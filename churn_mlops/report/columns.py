@@ -6,23 +6,74 @@
 __all__ = []
 
 # %% ../../nbs/report/columns.ipynb #f7ae648c
-from typing import TYPE_CHECKING
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.inspection import permutation_importance
 from sklearn.metrics import roc_auc_score
+from sklearn.utils import check_random_state
 
 from ..features.columns import find_gaps
-from ..formula.encoding import FloatArray, read_dates, read_numbers
-from .case import Case, FittedModel
+from ..formula.encoding import FloatArray, derive_columns, encode_column, read_dates, read_numbers
+from ..formula.formula import Formula
+from ..formula.one import logistic
+from .case import Case
 from .page import Html, gallery, paragraph
 from .pictures import FIRST, INK, one_line, percent_axis, picture
 
 # %% ../../nbs/report/columns.ipynb #7127b9d9
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+# %% ../../nbs/report/columns.ipynb #83ad5b6e
+class Variations:
+    """Customers who are encoded once, and predicted again with other values in one column.
+
+    Parameters
+    ----------
+    formula : Formula
+        A fitted model.
+    X : DataFrame of shape (n_customers, n_columns)
+        The raw columns.
+    """
+
+    def __init__(self, formula: Formula, X: pd.DataFrame) -> None:
+        self._formula, self._X = formula, X
+        self._features = formula.evaluator.features(X)
+        starts = accumulate((column.n_features for column in formula.columns), initial=0)
+        self._places = {c.name: slice(at, at + c.n_features) for c, at in zip(formula.columns, starts, strict=False)}
+        self._curves = {curve.feature: curve for curve in formula.curves}
+        self._total = formula.intercept + self._shares(slice(0, self._features.shape[1]))
+
+    def _shares(self, place: slice) -> FloatArray:
+        """Return what the curves of some features add."""
+        total = np.zeros(len(self._X))
+        for at in range(place.start, place.stop):
+            if at in self._curves:
+                total += self._curves[at](self._features[:, at])
+        return total
+
+    def _depending(self, name: str, values: pd.Series) -> dict[str, Any]:
+        """Return the values of a column and of what is derived from it, where the formula uses them."""
+        changed: dict[str, Any] = {name: values}
+        if any(name in each.inputs for each in self._formula.derived):
+            changed |= derive_columns(self._formula.derived, {**self._X, name: values})
+        return {each: given for each, given in changed.items() if each in self._places}
+
+    def probabilities(self, name: str, values: pd.Series) -> FloatArray:
+        """Predict with these values in the column, of shape (n_customers,)."""
+        formula, total, changed = self._formula, self._total.copy(), self._depending(name, values)
+        before = {each: self._features[:, self._places[each]].copy() for each in changed}
+        for each, given in changed.items():
+            total -= self._shares(self._places[each])
+            encode_column(formula.named_columns[each], given, self._features[:, self._places[each]])
+            total += self._shares(self._places[each])
+        total += formula.evaluator.leaves(self._features)
+        for each, encoded in before.items():
+            self._features[:, self._places[each]] = encoded
+        return np.asarray(logistic(total) if formula.link == "logit" else total)
 
 # %% ../../nbs/report/columns.ipynb #a401a8c5
 def sample_rows(case: Case, size: int) -> npt.NDArray[np.int64]:
@@ -34,18 +85,44 @@ def sample_rows(case: Case, size: int) -> npt.NDArray[np.int64]:
     return np.sort(np.concatenate(chosen))
 
 
+def strongest_columns(case: Case, most: int = 30) -> list[str]:
+    """Return the columns that the model needs; of more than `most`, those that contribute most to the log-odds."""
+    formula = case.model.formula_
+    names = [name for name in formula.inputs if name in case.X]
+    if len(names) <= most:
+        return names
+    n_nodes = sum(len(trees.right) for trees in formula.trees)
+    found = formula.contributions(case.X.iloc[sample_rows(case, max(20, min(500, 2_000_000 // max(1, n_nodes))))])
+    sizes = pd.Series(np.abs(found.values).mean(axis=0), index=list(found.columns))
+    for each in reversed(formula.derived):  # a derived column may go into another one
+        for name in each.inputs:
+            sizes[name] = sizes.get(name, 0.0) + sizes.get(each.name, 0.0)
+    strongest = set(sizes.reindex(names, fill_value=0.0).sort_values(ascending=False, kind="stable").index[:most])
+    return [name for name in names if name in strongest]
+
+# %% ../../nbs/report/columns.ipynb #9f04d6c3
+def _orders(n: int, repeats: int) -> list[npt.NDArray[np.int64]]:
+    """Return orders of `n` rows, those that scikit-learn's permutation_importance draws with random_state=0."""
+    drawing, step = check_random_state(check_random_state(0).randint(np.iinfo(np.int32).max + 1)), np.arange(n)
+    orders = [np.arange(n)]
+    for _ in range(repeats):
+        drawing.shuffle(step)
+        orders.append(orders[-1][step])  # it shuffles what it has shuffled before
+    return orders[1:]
+
+
 def column_importance(case: Case, repeats: int = 5, size: int = 2_000) -> pd.DataFrame:
-    """Return by how much shuffling each raw column lowers the ROC-AUC: mean and spread, highest first."""
-    names = [name for name in case.model.formula_.inputs if name in case.X]
+    """Return by how much shuffling each of the strongest columns lowers the ROC-AUC: mean and spread, highest first."""
     rows = sample_rows(case, size)
-
-    def auc(model: FittedModel, X: pd.DataFrame, y: npt.NDArray[np.int64]) -> float:
-        return float(roc_auc_score(y, model.predict_proba(X)[:, 1]))
-
-    X = case.X[names].iloc[rows]
-    shuffled = permutation_importance(case.model, X, case.y[rows], scoring=auc, n_repeats=repeats, random_state=0)
-    drops = pd.DataFrame(shuffled.importances, index=names)
-    found = pd.DataFrame({"drop": drops.mean(axis=1), "spread": drops.std(axis=1)})
+    X, y, orders = case.X.iloc[rows], case.y[rows], _orders(len(rows), repeats)
+    variations, auc = Variations(case.model.formula_, X), roc_auc_score(y, case.proba[rows])
+    drops = pd.DataFrame(
+        {
+            name: [auc - roc_auc_score(y, variations.probabilities(name, X[name].iloc[order])) for order in orders]
+            for name in strongest_columns(case)
+        }
+    )
+    found = pd.DataFrame({"drop": drops.mean(), "spread": drops.std()})
     return found.sort_values("drop", ascending=False, kind="stable")
 
 # %% ../../nbs/report/columns.ipynb #6a4cd54f
@@ -77,15 +154,17 @@ def partial_dependence(case: Case, name: str, size: int = 500) -> tuple[npt.NDAr
     rows, tried = sample_rows(case, size), _grid(case, name)
     if not len(tried):
         return tried, np.empty(0)
-    copies = case.X.iloc[np.tile(rows, len(tried))].reset_index(drop=True)
-    values = case.X[name].iloc[np.repeat(tried, len(rows))].reset_index(drop=True)
-    proba = case.model.predict_proba(copies.assign(**{name: values}))[:, 1]
-    return tried, np.asarray(proba.reshape(len(tried), len(rows)).mean(axis=1), dtype=np.float64)
+    variations = Variations(case.model.formula_, case.X.iloc[rows])
+    same = (case.X[name].iloc[np.full(len(rows), row)] for row in tried)
+    return tried, np.asarray([variations.probabilities(name, values).mean() for values in same], dtype=np.float64)
 
 # %% ../../nbs/report/columns.ipynb #96dbb57a
+_BARS = 12
+
+
 def _draw_importance(axes: "Axes", importance: pd.DataFrame) -> None:
     """Draw the columns that matter most."""
-    shown = importance.head(12)[::-1]
+    shown = importance.head(_BARS)[::-1]
     axes.barh(range(len(shown)), shown["drop"], xerr=shown["spread"].fillna(0), color=FIRST, ecolor=INK, height=0.7)
     axes.set_yticks(range(len(shown)), [one_line(name) for name in shown.index])
     axes.set(xlabel="loss of ROC-AUC if the column is shuffled")
@@ -121,12 +200,26 @@ def dependence_picture(case: Case, name: str) -> list[Html]:
     draw = lambda axes: _draw_dependence(axes, case, name, tried, mean)  # noqa: E731
     return [picture(draw, f"If all customers had the same {name}", alt, height=2.8)]
 
+# %% ../../nbs/report/columns.ipynb #a8c3310f
+def not_shown(case: Case, importance: pd.DataFrame) -> list[Html]:
+    """Say how many columns of a wide table were not shuffled."""
+    known, shuffled = len(case.model.formula_.inputs), len(importance)
+    if shuffled >= known:
+        return []
+    words = f"Of {known:,} columns, the {shuffled:,} with the largest mean absolute contribution to the log-odds were shuffled"
+    return [
+        paragraph(
+            f"{words}; the first {min(shuffled, _BARS)} are shown, and the other {known - min(shuffled, _BARS):,} are not."
+        )
+    ]
+
 # %% ../../nbs/report/columns.ipynb #49308b32
 def columns_section(case: Case, importance: pd.DataFrame) -> list[Html]:
     """Show what the model looks at."""
-    top = importance[importance["drop"] > 0].index[:4]
+    top, rest = importance[importance["drop"] > 0].index[:4], not_shown(case, importance)
     if not len(top):
-        return [paragraph("Shuffling any one column does not make the ranking worse: no column matters on its own.")]
+        words = "Shuffling any one column does not make the ranking worse: no column matters on its own."
+        return [paragraph(words), *rest]
     words = f"The column that the ranking owes most to is {top[0]}: if its values are shuffled, roc_auc falls by {importance['drop'].iloc[0]:.3f}."
     note = (
         "Columns that say the same share their importance, so that each of them looks smaller than it is. Curves and bars "
@@ -134,14 +227,15 @@ def columns_section(case: Case, importance: pd.DataFrame) -> list[Html]:
     )
     alt = (
         "Loss of ROC-AUC: "
-        + ", ".join(f"{name} {drop:.3f}" for name, drop in importance["drop"].head(12).items())
+        + ", ".join(f"{name} {drop:.3f}" for name, drop in importance["drop"].head(_BARS).items())
         + "."
     )
-    height = 0.9 + 0.24 * min(len(importance), 12)
+    height = 0.9 + 0.24 * min(len(importance), _BARS)
     draw = lambda axes: _draw_importance(axes, importance)  # noqa: E731
     pictures = [picture(draw, "Importance of the columns", alt, height=height)]
     return [
         paragraph(words, "lead"),
+        *rest,
         gallery(*pictures),
         gallery(*(each for name in top for each in dependence_picture(case, name))),
         paragraph(note, "note"),
