@@ -49,6 +49,13 @@ def test_scikit_learn_compatibility(estimator, check):
     check(estimator)
 
 
+@pytest.mark.parametrize("word", ["NAN", "inf", "-Infinity"])
+def test_a_word_that_would_be_read_as_no_finite_number_is_a_category(word):
+    table = pd.DataFrame({"n": range(60), "word": [word, ""] * 30})
+    column = FeatureEngineer().fit(table, [0, 1] * 30).columns_["word"]
+    assert (column.kind, column.categories) == ("categorical", (word,))
+
+
 class TestAnyTable:
     @given(tables())
     @settings(deadline=None, max_examples=60)

@@ -91,7 +91,7 @@ def column_kind(column: pd.Series) -> Kind:
     values = _different_values(column)
     if all(isinstance(value, bool | np.bool_) for value in values):
         return "boolean"
-    if _fits(values, number_of):
+    if _fits(values, number_of) and any(np.isfinite(number_of(value)) for value in values):  # "NAN" alone is a word
         return "numeric"
     looks_like_dates = all(re.match(r"\d{4}-\d{2}-\d{2}", str(value)) for value in values)
     return "date" if looks_like_dates and _fits(values, date_of) else "categorical"

@@ -129,7 +129,8 @@ def check_parameters(estimator: BaseEstimator) -> None:
                 if several
                 else {int: "a whole number", float: "a number"}[kind]
             )
-            raise ValueError(f"{name}={given!r}: {type(estimator).__name__} takes {numbers} from 0 on")
+            who = type(estimator).__name__
+            raise ValueError(f"The {name!r} parameter of {who} must be {numbers} from 0 on. Got {given!r} instead.")
 
 # %% ../../nbs/learners/log_odds.ipynb #9c93cc25
 class LogOddsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
