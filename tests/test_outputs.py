@@ -62,9 +62,12 @@ class Runs:
             self.states.append(state(folder))
 
     def assert_whole(self) -> None:
-        """Fail unless all files are of one of the two runs."""
-        found = state(self.folder)
-        assert found in self.states, {name: [found.get(name) == s[name] for s in self.states] for name in OUTPUTS}
+        """Fail unless all files are of one of the two runs, once the process that renames them has ended as well."""
+        deadline = time.monotonic() + 5
+        while (found := state(self.folder)) not in self.states and time.monotonic() < deadline:
+            pass
+        mixed = {name: [found.get(name) == each[name] for each in self.states] for name in OUTPUTS}
+        assert found in self.states, mixed
 
     def kill_after(self, seconds: float) -> None:
         """Train with the seed that the files are not of, and kill the run after a while."""
