@@ -274,6 +274,14 @@ def test_types_are_strict() -> None:
     run("mypy", cwd=ROOT)
 
 
+def test_every_test_that_the_page_on_security_names_is_there() -> None:
+    page = (ROOT / "nbs" / "security.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(?:\w+::)?(\w+)`", page)
+    assert len(named) > 20
+    missing = [f"{file}::{test}" for file, test in named if f"def {test}(" not in (ROOT / file).read_text("utf-8")]
+    assert missing == []
+
+
 # --- the rule for cells and classes --------------------------------------------------------------
 
 EXPORTING = [name for name in NAMES if default_exp(ROOT / "nbs" / name)]
