@@ -2,6 +2,7 @@
 
 import os
 import random
+import threading
 import time
 from collections.abc import Iterator
 from multiprocessing import get_context
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from churn_mlops.formula.file import from_bytes
 from churn_mlops.models.train import main
 from churn_mlops.models.training import run_training
 from churn_mlops.settings import load_settings
@@ -163,7 +165,13 @@ def test_the_end_of_a_list_may_be_in_capitals(tmp_path: Path) -> None:
     assert (tmp_path / "L.CSV").read_text().startswith("customer_id,")
 
 
-def test_the_null_device_takes_a_model_and_stays_a_device() -> None:
+def test_a_pipe_takes_a_model_and_stays_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # a device of its own: a real one would be lost with the test
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append((tmp_path / "pipe").read_bytes()))
+    reader.start()
     model = {"type": "logistic_regression", "cv_folds": 0}
-    run_training(load_settings(data={"sample_size": 300}, model=model, output={"model_path": Path(os.devnull)}))
-    assert Path(os.devnull).is_char_device()
+    run_training(load_settings(data={"sample_size": 300}, model=model, output={"model_path": tmp_path / "pipe"}))
+    reader.join()
+    assert from_bytes(got[0]).record.model_type == "logistic_regression"
+    assert (tmp_path / "pipe").is_fifo()
