@@ -447,6 +447,102 @@ def test_the_time_for_a_head_is_none_of_the_body(impatient: Server) -> None:
         assert reply(connection).startswith(b"HTTP/1.1 200 ")
 
 
+# --- offers of another protocol ---------------------------------------------------------------------------------------
+
+
+H2C = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA")
+WEBSOCKET = (
+    "Connection: keep-alive, Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: test\r\n\r\n"
+
+
+def offering(offer: tuple[str, ...], path: str, body: bytes, chunked: bool) -> tuple[bytes, bytes]:
+    """Write the head and the body of a POST request that offers another protocol."""
+    length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
+    start = "\r\n".join([f"POST {path} HTTP/1.1", "Host: test", *offer, length, "", ""]).encode()
+    return start, b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if chunked else body
+
+
+def statuses_until(connection: socket.socket, last: bytes) -> list[int]:
+    """Ask for something that ends the connection, and return the statuses of all answers."""
+    connection.sendall(last)
+    return [int(status) for status in re.findall(rb"HTTP/1.1 (\d+) ", reply(connection))]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("segments", [1, 2])
+@pytest.mark.parametrize("offer", [H2C, WEBSOCKET])
+def test_an_offer_of_another_protocol_is_ignored_and_the_body_is_read(
+    server: Server, offer: tuple[str, ...], segments: int, chunked: bool
+) -> None:
+    start, body = offering(offer, "/predict", BODY, chunked)
+    with server.connect() as connection:
+        if segments == 1:
+            connection.sendall(start + body)
+        else:
+            connection.sendall(start.replace(b"HTTP/1.1", b"HTTP/1.1\r\nExpect: 100-continue"))
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 100 ")  # the server has the head
+            connection.sendall(body)
+        answer = one_reply(connection)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert statuses_until(connection, b"GET /health HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n") == [200]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("segments", [1, 2])
+@pytest.mark.parametrize("offer", [H2C, WEBSOCKET])
+def test_a_request_in_the_body_of_an_offer_is_a_body(
+    server: Server, offer: tuple[str, ...], segments: int, chunked: bool
+) -> None:
+    start, body = offering(offer, "/predict", SMUGGLED, chunked)
+    last = b"GET /health HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+    with server.connect() as connection:
+        if segments == 1:
+            assert statuses_until(connection, start + body + last) == [422, 200]
+        else:
+            connection.sendall(start.replace(b"HTTP/1.1", b"HTTP/1.1\r\nExpect: 100-continue"))
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 100 ")
+            assert statuses_until(connection, body + last) == [422, 200]
+
+
+def test_a_head_with_an_offer_may_come_byte_by_byte(server: Server) -> None:
+    start, body = offering(H2C, "/predict", BODY, chunked=False)
+    with server.connect() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in start + body:
+            connection.send(bytes([byte]))
+        assert one_reply(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_an_offer_with_both_lengths_is_refused(server: Server) -> None:
+    start, body = offering(H2C, "/predict", BODY, chunked=True)
+    with server.connect() as connection:
+        connection.sendall(start[:-2] + b"Content-Length: 5\r\n\r\n" + body)
+        assert [line for line in reply(connection).split(b"\r\n") if b"HTTP/" in line] == [b"HTTP/1.1 400 Bad Request"]
+
+
+def test_a_thousand_offers_in_a_row_are_answered_one_by_one(server: Server) -> None:
+    offer = b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
+    with server.connect() as connection, ThreadPoolExecutor(1) as thread:
+        thread.submit(connection.sendall, offer * 1_000 + b"GET /none HTTP/1.1\r\nConnection: close\r\n\r\n")
+        statuses = re.findall(rb"HTTP/1.1 (\d+) ", reply(connection))
+    assert statuses == [b"200"] * 1_000 + [b"404"]
+
+
+@pytest.mark.parametrize("target", [b"test:443", b"/predict"])
+def test_a_tunnel_is_refused(server: Server, target: bytes) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"CONNECT " + target + b" HTTP/1.1\r\nHost: test\r\n\r\n" + SMUGGLED)
+        assert re.findall(rb"HTTP/1.1 (\d+) ", reply(connection)) == [b"400"]
+
+
+# --- clients that come and go -----------------------------------------------------------------------------------------
+
+
 def test_a_client_that_goes_away_is_no_error(server: Server) -> None:
     with server.connect() as connection:
         connection.sendall(head("/predict", "X-Request-ID: gone-1", "Content-Length: 999", "Expect: 100-continue"))
