@@ -59,7 +59,7 @@ from .metrics import ServerMetrics
 from .request_log import ObserveRequests
 
 # %% ../../nbs/serving/app.ipynb #de7b36fe
-_LISTED, _LONGEST_INPUT = 20, 100
+_LISTED, _LONGEST_INPUT = 20, 500
 _IN_WORDS_OF_JSON = {"model_type": "Input should be an object", "list_type": "Input should be an array"}
 
 

@@ -6,15 +6,17 @@
 __all__ = ['waiting_connections', 'DrainingServer', 'Worker', 'Workers', 'run_workers']
 
 # %% ../../nbs/serving/workers.ipynb #e0a10004
+import logging
+
 from ..utils import require
 
 # %% ../../nbs/serving/workers.ipynb #e0a10005
 require("api", "prometheus_client", "serving over HTTP")
 require("api", "uvicorn", "serving over HTTP")
+_logger = logging.getLogger(__name__)
 
 # %% ../../nbs/serving/workers.ipynb #e0a10006
 import asyncio
-import logging
 import os
 import signal
 import socket
@@ -28,9 +30,6 @@ import uvicorn
 from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
-
-# %% ../../nbs/serving/workers.ipynb #e0a10007
-_logger = logging.getLogger(__name__)
 
 # %% ../../nbs/serving/workers.ipynb #e0a10009
 def waiting_connections(listener: socket.socket) -> list[socket.socket]:
