@@ -352,14 +352,17 @@ def worker_ids(running: Server, times: int) -> list[int]:
     return [int(number) for number in re.findall(r"Started server process \[(\d+)\]", "".join(running.log))]
 
 
-def test_a_hung_worker_does_not_delay_the_replacement_of_a_killed_one(served: Path) -> None:
+def test_a_hung_worker_does_not_delay_the_replacement_of_a_killed_one(served: Path, models: tuple[Path, Path]) -> None:
     with Server(served, "--workers", "2") as running:
         hung, killed = worker_ids(running, 2)
+        replace(served, models[1].read_bytes())
+        running.process.send_signal(signal.SIGHUP)  # which the parent passes on to those that it knows to be up
+        running.wait_for(f"now serving the model {digest(models[1])}", times=2)
         os.kill(hung, signal.SIGSTOP)
         os.kill(killed, signal.SIGKILL)
         running.wait_for(f"worker {killed} died")
-        running.wait_for("Application startup complete", times=3)
         assert f"worker {hung} died" not in "".join(running.log)
+        running.wait_for("Application startup complete", times=3)
         assert httpx.get(f"{running.url}/health", timeout=60).status_code == 200
         running.wait_for(f"worker {hung} died or hung")
         running.wait_for("Application startup complete", times=4)
