@@ -294,6 +294,12 @@ class ServingSettings(_Section):
         allow_inf_nan=False,
         description="The time for the body of a request to arrive, in seconds. A number above 0.",
     )
+    write_timeout: float = Field(
+        default=30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="The time for a client to take its answer, in seconds. A number above 0.",
+    )
     allowed_origins: Annotated[tuple[str, ...], BeforeValidator(_split_at_commas), AfterValidator(_origins)] = Field(
         default=(),
         description="The sites whose pages may ask the server from a browser. Origins such as https://crm.example.com "

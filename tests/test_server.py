@@ -6,6 +6,7 @@ import logging
 import os
 import random
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -24,7 +25,9 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
+from uvicorn.server import ServerState
 
 from churn_mlops.data import generate_sample_data
 from churn_mlops.features import FeatureEngineer
@@ -34,6 +37,7 @@ from churn_mlops.serving.app import create_app
 from churn_mlops.serving.command import main
 from churn_mlops.serving.model_holder import ModelHolder
 from churn_mlops.serving.notes import UnusualFinder
+from churn_mlops.serving.protocol import BoundedHttp
 from churn_mlops.serving.request_log import JsonLines
 from churn_mlops.settings import load_settings
 
@@ -301,6 +305,80 @@ def test_sigterm_finishes_what_is_in_flight(served: Path, models: tuple[Path, Pa
     assert told == {**ChurnPredictor(models[0]).predict(CUSTOMER), "notes": []}
 
 
+def asking_until_the_end(port: int, keep_alive: bool, n_clients: int, stop: Any) -> list[str]:
+    """Let clients ask without a pause while a server ends, and return what went wrong in the middle of a request."""
+    lost: list[str] = []
+    answered = threading.Semaphore(0)
+    close = "Connection: keep-alive" if keep_alive else "Connection: close"
+    request = f"POST /predict HTTP/1.1\r\nHost: a\r\n{close}\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY
+
+    def ask() -> None:
+        while True:
+            with suppress(ConnectionRefusedError):
+                connection = socket.create_connection(("127.0.0.1", port), timeout=60)
+                with connection:
+                    answer = b""
+                    while b"connection: close" not in answer:
+                        try:
+                            connection.sendall(request)
+                            answer = one_reply(connection)
+                        except OSError as error:
+                            lost.append(repr(error))
+                            return
+                        answered.release()
+                continue
+            return
+
+    with ThreadPoolExecutor(n_clients) as threads:
+        for _ in range(n_clients):
+            threads.submit(ask)
+        for _ in range(n_clients * 5):
+            assert answered.acquire(timeout=60)
+        stop()
+    return lost
+
+
+@pytest.mark.parametrize("keep_alive", [False, True])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_request_is_lost_at_the_end(served: Path, workers: int, keep_alive: bool) -> None:
+    with Server(served, "--workers", str(workers)) as running:
+        running.wait_for("Application startup complete", times=workers)
+        assert asking_until_the_end(running.port, keep_alive, 12, running.process.terminate) == []
+
+
+def worker_ids(running: Server, times: int) -> list[int]:
+    """Return the numbers of the worker processes that have started so far."""
+    running.wait_for("Application startup complete", times=times)
+    return [int(number) for number in re.findall(r"Started server process \[(\d+)\]", "".join(running.log))]
+
+
+def test_a_hung_worker_does_not_delay_the_replacement_of_a_killed_one(served: Path, models: tuple[Path, Path]) -> None:
+    with Server(served, "--workers", "2") as running:
+        hung, killed = worker_ids(running, 2)
+        replace(served, models[1].read_bytes())
+        running.process.send_signal(signal.SIGHUP)  # which the parent passes on to those that it knows to be up
+        running.wait_for(f"now serving the model {digest(models[1])}", times=2)
+        os.kill(hung, signal.SIGSTOP)
+        os.kill(killed, signal.SIGKILL)
+        running.wait_for(f"worker {killed} died")
+        assert f"worker {hung} died" not in "".join(running.log)
+        running.wait_for("Application startup complete", times=3)
+        assert httpx.get(f"{running.url}/health", timeout=60).status_code == 200
+        running.wait_for(f"worker {hung} died or hung")
+        running.wait_for("Application startup complete", times=4)
+
+
+def test_a_hung_worker_does_not_keep_the_signal_from_the_others(served: Path, models: tuple[Path, Path]) -> None:
+    with Server(served, "--workers", "2") as running:
+        hung, _ = worker_ids(running, 2)
+        os.kill(hung, signal.SIGSTOP)
+        replace(served, models[1].read_bytes())
+        running.process.send_signal(signal.SIGHUP)
+        running.wait_for(f"now serving the model {digest(models[1])}")
+        os.kill(hung, signal.SIGCONT)
+        running.wait_for(f"now serving the model {digest(models[1])}", times=2)
+
+
 def test_a_killed_server_starts_again_on_its_port(served: Path) -> None:
     with Server(served) as running:
         before = httpx.post(f"{running.url}/predict", content=BODY).json()
@@ -447,12 +525,191 @@ def test_the_time_for_a_head_is_none_of_the_body(impatient: Server) -> None:
         assert reply(connection).startswith(b"HTTP/1.1 200 ")
 
 
+# --- offers of another protocol ---------------------------------------------------------------------------------------
+
+
+H2C = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA")
+WEBSOCKET = (
+    "Connection: keep-alive, Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: test\r\n\r\n"
+
+
+def offering(offer: tuple[str, ...], path: str, body: bytes, chunked: bool) -> tuple[bytes, bytes]:
+    """Write the head and the body of a POST request that offers another protocol."""
+    length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
+    start = "\r\n".join([f"POST {path} HTTP/1.1", "Host: test", *offer, length, "", ""]).encode()
+    return start, b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if chunked else body
+
+
+def statuses_until(connection: socket.socket, last: bytes) -> list[int]:
+    """Ask for something that ends the connection, and return the statuses of all answers."""
+    connection.sendall(last)
+    return [int(status) for status in re.findall(rb"HTTP/1.1 (\d+) ", reply(connection))]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("segments", [1, 2])
+@pytest.mark.parametrize("offer", [H2C, WEBSOCKET])
+def test_an_offer_of_another_protocol_is_ignored_and_the_body_is_read(
+    server: Server, offer: tuple[str, ...], segments: int, chunked: bool
+) -> None:
+    start, body = offering(offer, "/predict", BODY, chunked)
+    with server.connect() as connection:
+        if segments == 1:
+            connection.sendall(start + body)
+        else:
+            connection.sendall(start.replace(b"HTTP/1.1", b"HTTP/1.1\r\nExpect: 100-continue"))
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 100 ")  # the server has the head
+            connection.sendall(body)
+        answer = one_reply(connection)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert statuses_until(connection, b"GET /health HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n") == [200]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("segments", [1, 2])
+@pytest.mark.parametrize("offer", [H2C, WEBSOCKET])
+def test_a_request_in_the_body_of_an_offer_is_a_body(
+    server: Server, offer: tuple[str, ...], segments: int, chunked: bool
+) -> None:
+    start, body = offering(offer, "/predict", SMUGGLED, chunked)
+    last = b"GET /health HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+    with server.connect() as connection:
+        if segments == 1:
+            assert statuses_until(connection, start + body + last) == [422, 200]
+        else:
+            connection.sendall(start.replace(b"HTTP/1.1", b"HTTP/1.1\r\nExpect: 100-continue"))
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 100 ")
+            assert statuses_until(connection, body + last) == [422, 200]
+
+
+def test_a_head_with_an_offer_may_come_byte_by_byte(server: Server) -> None:
+    start, body = offering(H2C, "/predict", BODY, chunked=False)
+    with server.connect() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in start + body:
+            connection.send(bytes([byte]))
+        assert one_reply(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_an_offer_with_both_lengths_is_refused(server: Server) -> None:
+    start, body = offering(H2C, "/predict", BODY, chunked=True)
+    with server.connect() as connection:
+        connection.sendall(start[:-2] + b"Content-Length: 5\r\n\r\n" + body)
+        assert [line for line in reply(connection).split(b"\r\n") if b"HTTP/" in line] == [b"HTTP/1.1 400 Bad Request"]
+
+
+def test_a_thousand_offers_in_a_row_are_answered_one_by_one(server: Server) -> None:
+    offer = b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
+    with server.connect() as connection, ThreadPoolExecutor(1) as thread:
+        thread.submit(connection.sendall, offer * 1_000 + b"GET /none HTTP/1.1\r\nConnection: close\r\n\r\n")
+        statuses = re.findall(rb"HTTP/1.1 (\d+) ", reply(connection))
+    assert statuses == [b"200"] * 1_000 + [b"404"]
+
+
+@pytest.mark.parametrize("target", [b"test:443", b"/predict"])
+def test_a_tunnel_is_refused(server: Server, target: bytes) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"CONNECT " + target + b" HTTP/1.1\r\nHost: test\r\n\r\n" + SMUGGLED)
+        assert re.findall(rb"HTTP/1.1 (\d+) ", reply(connection)) == [b"400"]
+
+
+# --- clients that come and go -----------------------------------------------------------------------------------------
+
+
 def test_a_client_that_goes_away_is_no_error(server: Server) -> None:
     with server.connect() as connection:
         connection.sendall(head("/predict", "X-Request-ID: gone-1", "Content-Length: 999", "Expect: 100-continue"))
         connection.recv(65_536)
     line = json.loads(server.wait_for('"id":"gone-1"'))
     assert (line["level"], line["status"]) == ("INFO", 499)
+
+
+@pytest.fixture(scope="module")
+def unread(models: tuple[Path, Path]) -> Iterator[Server]:
+    """Start a server that waits half a second for a client to take its answer."""
+    with Server(models[0], CHURN_SERVING__WRITE_TIMEOUT="0.5", CHURN_SERVING__MAX_BATCH_ROWS="100000") as running:
+        yield running
+
+
+def deaf(running: Server, requests: bytes) -> socket.socket:
+    """Send requests over a connection whose answers are not read."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    connection.settimeout(60)
+    connection.connect(("127.0.0.1", running.port))
+    connection.sendall(requests)
+    return connection
+
+
+def ends_unread(connection: socket.socket) -> bool:
+    """Tell whether the server resets a connection, without reading from it."""
+    watch = select.poll()
+    watch.register(connection, 0)  # only errors and hang-ups, which need not be asked for
+    return bool(watch.poll(20_000))
+
+
+@pytest.mark.parametrize("connection_header", ["close", "keep-alive"])
+def test_a_client_that_never_reads_its_answer_is_let_go(unread: Server, connection_header: str) -> None:
+    body = json.dumps({"customers": [dict.fromkeys(CUSTOMER)] * 60_000}).encode()  # more than the system buffers
+    lines = f"Host: a\r\nConnection: {connection_header}\r\nContent-Length: {len(body)}"
+    with deaf(unread, f"POST /predict/batch HTTP/1.1\r\n{lines}\r\n\r\n".encode() + body) as connection:
+        assert ends_unread(connection)
+    unread.wait_for("An answer was not taken within 0.5 seconds")
+
+
+class Stuck(asyncio.Transport):
+    """A connection that takes everything and sends nothing, so that closing it does not end it."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
+        self.closing, self.aborted = False, asyncio.Event()
+
+    def write(self, data: Any) -> None:
+        """Keep it for ever."""
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        self.closing = True
+
+    def abort(self) -> None:
+        self.aborted.set()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000, b"nonsense\r\n", b"GET"],
+)
+def test_a_connection_that_closes_with_a_rest_to_send_ends_in_time(request_: bytes) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async def until_aborted() -> None:
+        config = uvicorn.Config(app, log_config=None)
+        connection = BoundedHttp(config, ServerState(), {}, head_timeout=0.01, write_timeout=0.01)
+        connection.connection_made(stuck := Stuck())
+        connection.data_received(request_)
+        async with asyncio.timeout(60):
+            await stuck.aborted.wait()
+        connection.connection_lost(None)
+
+    asyncio.run(until_aborted())
+
+
+def test_a_client_that_is_slow_to_read_but_reads_gets_all(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while part := connection.recv(100):
+            answer += part
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["info"]["title"] == "churn_mlops"
 
 
 def test_too_many_customers_are_413_with_the_limit(served: Path) -> None:
@@ -649,6 +906,32 @@ def test_an_empty_key_is_one_line(served: Path, capsys: pytest.CaptureFixture[st
     assert "churn-serve: error: the API key is empty" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["churn_api_key", "Churn_Api_Key"])
+def test_the_name_of_the_key_may_be_in_small_letters(served: Path, name: str) -> None:
+    with patch.dict(os.environ, {name: KEY.decode()}):
+        client = TestClient(create_app(served))
+    statuses = [
+        client.post("/predict", content=BODY, headers=headers).status_code for headers in ({}, {b"X-API-Key": KEY})
+    ]
+    assert statuses == [401, 200]
+
+
+@pytest.mark.parametrize("key", [b"", b"\xff", b"open\xe9", b"a\nb", b"a\tb", b"\x7f", b" ", b" a", b"a "])
+def test_a_key_that_no_client_can_send_is_one_line_at_the_start(
+    served: Path, key: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with patch.dict(os.environ, CHURN_API_KEY=os.fsdecode(key)), pytest.raises(SystemExit, match="2"):
+        main([str(served), "--port", "0"])
+    assert re.fullmatch(r"churn-serve: error: the API key [^\n]+CHURN_API_KEY[^\n]+\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(("variables", "asks"), [({}, "no key"), ({"churn_api_key": "open sesame"}, "a key")])
+def test_the_first_line_says_whether_a_key_is_asked_for(served: Path, variables: dict[str, str], asks: str) -> None:
+    with Server(served, **variables) as running:
+        running.wait_for(rf"\(documentation: /docs; asks for {asks}\)")
+        assert httpx.get(f"{running.url}/ready").status_code == (401 if variables else 200)
+
+
 # --- pages of other sites ---------------------------------------------------------------------------------------------
 
 
@@ -714,6 +997,26 @@ def test_no_path_is_redirected_to_a_host_that_the_request_named(client: TestClie
     for method in ("GET", "POST"):
         answer = client.request(method, path, headers={"Host": "evil.example.com"}, follow_redirects=False)
         assert (answer.status_code, answer.headers.get("location")) == (404, None)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/docs/files/",
+        "/docs/files/.",
+        "/docs/files//evil.example.com",
+        "/docs/files/..",
+        "//evil.example.com/..",
+        "//docs",
+    ],
+)
+@pytest.mark.parametrize("host", ["evil.example.com", "evil.example.com/x?"])
+def test_no_odd_path_is_redirected_to_a_host_that_the_request_named(server: Server, path: str, host: str) -> None:
+    with server.connect() as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        answer = reply(connection)
+    assert not re.match(rb"HTTP/1.1 3\d\d ", answer)
+    assert b"location:" not in answer.lower()
 
 
 # --- ids, headers and logs --------------------------------------------------------------------------------------------

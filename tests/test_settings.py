@@ -66,6 +66,7 @@ EXAMPLES: dict[tuple[str, str], tuple[Any, Any, Any]] = {
     ("serving", "max_body_bytes"): (1, 2, 3),
     ("serving", "head_timeout"): (0.5, 2.0, 3.0),
     ("serving", "body_timeout"): (0.5, 2.0, 3.0),
+    ("serving", "write_timeout"): (0.5, 2.0, 3.0),
     ("serving", "allowed_origins"): (("http://a",), ("https://b:1", "http://[::1]:2"), ("app://c",)),
 }
 BAD = {
@@ -95,6 +96,7 @@ BAD = {
     ("serving", "max_body_bytes"): "10 MB",
     ("serving", "head_timeout"): "0",
     ("serving", "body_timeout"): "inf",
+    ("serving", "write_timeout"): "0",
     ("serving", "allowed_origins"): "https://a/",
 }
 
@@ -276,6 +278,7 @@ STRATEGIES: dict[tuple[str, str], st.SearchStrategy[Any]] = {
     ("serving", "max_body_bytes"): st.integers(1, 10**12),
     ("serving", "head_timeout"): st.floats(0, 1e9, exclude_min=True),
     ("serving", "body_timeout"): st.floats(0, 1e9, exclude_min=True),
+    ("serving", "write_timeout"): st.floats(0, 1e9, exclude_min=True),
 }
 reuse_folder = hypothesis_settings(
     max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

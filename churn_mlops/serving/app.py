@@ -51,7 +51,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Res
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ValidationError
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from starlette.types import Receive, Scope, Send
 
 from .limits import AllowOrigins, LimitBody, RequireKey, api_key
@@ -59,65 +59,90 @@ from .metrics import ServerMetrics
 from .request_log import ObserveRequests
 
 # %% ../../nbs/serving/app.ipynb #de7b36fe
-_LISTED = 20
+_LISTED, _LONGEST_INPUT = 20, 500
+_IN_WORDS_OF_JSON = {"model_type": "Input should be an object", "list_type": "Input should be an array"}
 
 
 class _RefusedError(RequestValidationError):
-    """A request that does not fit: its first problems, and how many more there are."""
+    """A request that does not fit: its first problems, how many more were found, and what was not looked at."""
 
-    def __init__(self, problems: Sequence[Any], n_problems: int) -> None:
+    def __init__(self, problems: Sequence[Any], n_problems: int, unchecked: int = 0) -> None:
         super().__init__([_problem(each) for each in problems[:_LISTED]])
-        self.more = max(0, n_problems - _LISTED)
+        self.more, self.unchecked = max(0, n_problems - _LISTED), unchecked
 
 
 def _problem(problem: Any) -> dict[str, Any]:
-    """Put one of pydantic's errors into the form of FastAPI's, in values that JSON has."""
-    told = {"type": problem["type"], "loc": ("body", *problem["loc"]), "msg": problem["msg"]}
-    value = problem["input"]
-    if not problem["loc"] or isinstance(value, dict | list):
+    """Put one of pydantic's errors into the form of FastAPI's, in values that JSON has, and none of them long."""
+    message = _IN_WORDS_OF_JSON.get(problem["type"], problem["msg"])
+    told = {"type": problem["type"], "loc": ("body", *problem["loc"]), "msg": message}
+    value = problem.get("input")
+    if not problem["loc"] or isinstance(value, dict | list) or len(str(value)) > _LONGEST_INPUT:
         return told
     return {**told, "input": value if value is None or isinstance(value, bool | int | str) else str(value)}
+
+# %% ../../nbs/serving/app.ipynb #de7b36ff
+def _holds_too_much(served: ServedModel, body: bytes) -> bool:
+    """Tell whether a body has far more values, or more objects and lists, than customers can have."""
+    if len(body) <= 100_000:
+        return False
+    rows = 4 * served.max_rows
+    values, containers = body.count(b","), body.count(b"{") + body.count(b"[")
+    return values > rows * len(served.predictor.formula.inputs) + 100_000 or containers > rows + 100_000
+
+
+def _parsed(served: ServedModel, body: bytes) -> Any:
+    """Parse a body, or raise what is answered with 422, or with 413 for more than customers can hold."""
+    if _holds_too_much(served, body):
+        raise HTTPException(413, f"the body holds more than {served.max_rows:,} customers can; send less at once")
+    try:
+        return from_json(body)
+    except ValueError as error:
+        raise _RefusedError([{"type": "json_invalid", "loc": (), "msg": f"Invalid JSON: {error}"}], 1) from None
 
 
 def _checked_row(served: ServedModel, body: bytes) -> Any:
     """Check one customer, and raise what is answered with 422."""
     try:
-        return served.row_model.model_validate_json(body)
+        return served.row_model.model_validate(_parsed(served, body))
     except ValidationError as error:
         raise _RefusedError(error.errors(include_url=False), error.error_count()) from None
 
 # %% ../../nbs/serving/app.ipynb #9d31c002
+_COUNTED_VALUES = 100_000
+
+
 def _checked_rows(served: ServedModel, body: bytes) -> list[Any]:
     """Check many customers, and raise what is answered with 422, or with 413 for too many of them."""
+    request = _parsed(served, body)
+    customers = request.get("customers") if isinstance(request, dict) else None
+    if isinstance(customers, list) and len(customers) > served.max_rows:
+        raise HTTPException(413, f"one request takes at most {served.max_rows:,} customers; send several")
     try:
-        return served.batch_model.model_validate_json(body).customers  # type: ignore[attr-defined, no-any-return]
+        return served.batch_model.model_validate(request).customers  # type: ignore[attr-defined, no-any-return]
     except ValidationError as error:
-        first = error
-    try:
-        customers = served.raw_batch_model.model_validate_json(body).customers  # type: ignore[attr-defined]
-    except ValidationError as error:
-        for each in error.errors(include_url=False):
-            if each["type"] == "too_long" and each["loc"] == ("customers",):
-                most = each["ctx"]["max_length"]
-                raise HTTPException(413, f"one request takes at most {most:,} customers; send several") from None
-        raise _RefusedError(error.errors(include_url=False), error.error_count()) from None
-    problems, n_problems = _problems_of_each(served.row_model, customers)
-    raise _RefusedError(problems or first.errors(include_url=False), n_problems)
+        if not customers or not isinstance(customers, list):
+            raise _RefusedError(error.errors(include_url=False), error.error_count()) from None
+        first = error.errors(include_url=False)[0]["loc"][1]
+    raise _problems_of_each(served, customers, int(first)) from None
 
 
-def _problems_of_each(row_model: type[BaseModel], customers: Sequence[Any]) -> tuple[list[Any], int]:
-    """Return the first problems of customers, each with its place, and how many there are in all."""
+def _problems_of_each(served: ServedModel, customers: Sequence[Any], first: int) -> _RefusedError:
+    """Return the problems of customers from the first that has any, and stop where looking on would cost much."""
     problems: list[Any] = []
-    n_problems = 0
-    for i, customer in enumerate(customers):
+    n_problems, left, end = 0, _COUNTED_VALUES // len(served.predictor.formula.inputs), len(customers)
+    for i in range(first, end):
+        if n_problems >= _LISTED:
+            left -= 1
+            if left < 0:
+                return _RefusedError(problems, n_problems, end - i)
         try:
-            row_model.model_validate_json(to_json(customer, inf_nan_mode="constants"))
+            served.row_model.model_validate(customers[i])
         except ValidationError as error:
             n_problems += error.error_count()
             if len(problems) < _LISTED:
-                own = error.errors(include_url=False)
+                own = error.errors(include_url=False)[:_LISTED]
                 problems += [{**each, "loc": ("customers", i, *each["loc"])} for each in own]
-    return problems, n_problems
+    return _RefusedError(problems, n_problems)
 
 # %% ../../nbs/serving/app.ipynb #9d31c004
 def _column_of(place: Sequence[Any]) -> str:
@@ -130,7 +155,8 @@ async def _refuse(request: Request, error: Exception) -> Response:
     """Answer with 422, and leave columns and kinds of error for the log."""
     problems = error.errors() if isinstance(error, RequestValidationError) else []
     request.scope["problems"] = {_column_of(each["loc"]): each["type"] for each in problems}
-    return JSONResponse({"detail": jsonable_encoder(problems), "more": getattr(error, "more", 0)}, 422)
+    told = {name: getattr(error, name, 0) for name in ("more", "unchecked")}
+    return JSONResponse({"detail": jsonable_encoder(problems), **told}, 422)
 
 # %% ../../nbs/serving/app.ipynb #00d79613
 @contextmanager
@@ -190,14 +216,15 @@ def _explain_one(served: ServedModel, metrics: ServerMetrics, body: bytes, top: 
     return ExplainedAnswer.model_validate({**answer, **told, "contributions": shares, "notes": notes})
 
 # %% ../../nbs/serving/app.ipynb #956e7d6b
-_INLINE_BYTES, _INLINE_OBJECTS = 32_768, 200
+_INLINE_BYTES, _INLINE_VALUES = 32_768, 2_000
 
 
-async def _compute(function: Callable[..., bytes], body: bytes, *arguments: Any) -> bytes:
+async def _compute(function: Callable[..., bytes], served: ServedModel, metrics: ServerMetrics, body: bytes) -> bytes:
     """Run what is quick here, and what is long beside the other requests."""
-    if len(body) <= _INLINE_BYTES and body.count(b"{") <= _INLINE_OBJECTS:
-        return function(*arguments)
-    return await run_in_threadpool(function, *arguments)
+    n_values = body.count(b"{") * len(served.predictor.formula.inputs) if len(body) <= _INLINE_BYTES else None
+    if n_values is not None and n_values <= _INLINE_VALUES:
+        return function(served, metrics, body)
+    return await run_in_threadpool(function, served, metrics, body)
 
 # %% ../../nbs/serving/app.ipynb #60497bc2
 async def _served(request: Request) -> ServedModel:
@@ -289,7 +316,7 @@ async def model_info(request: Request) -> ModelInfo:
 async def predict_customer(request: Request) -> Response:
     """Predict one customer: the model's raw columns, with null for what is not known."""
     served, body = await _served(request), await request.body()
-    return _json(await _compute(_predict_one, body, served, request.app.state.metrics, body))
+    return _json(await _compute(_predict_one, served, request.app.state.metrics, body))
 
 
 @_direct_router.post(
@@ -298,7 +325,7 @@ async def predict_customer(request: Request) -> Response:
 async def predict_customers(request: Request) -> Response:
     """Predict many customers; the answers are in their order."""
     served, body = await _served(request), await request.body()
-    return _json(await _compute(_predict_many, body, served, request.app.state.metrics, body))
+    return _json(await _compute(_predict_many, served, request.app.state.metrics, body))
 
 
 @_router.post("/explain", tags=["predictions"], summary="One customer, with reasons", responses=_REFUSED)

@@ -7,10 +7,8 @@ __all__ = ['serve_command', 'main']
 
 # %% ../../nbs/serving/command.ipynb #aa481772
 import logging
-import os
 import signal
 import socket
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -49,11 +47,12 @@ def _uvicorn(settings: Settings) -> dict[str, Any]:
     """Return what uvicorn is told."""
     from churn_mlops.serving.protocol import BoundedHttp
 
+    serving = settings.serving
     return {
-        "http": partial(BoundedHttp, head_timeout=settings.serving.head_timeout),
+        "http": partial(BoundedHttp, head_timeout=serving.head_timeout, write_timeout=serving.write_timeout),
+        "ws": "none",
         "timeout_keep_alive": 65,
         "timeout_graceful_shutdown": 30,
-        "timeout_worker_healthcheck": 60,
         "log_config": None,
         "access_log": False,
         "server_header": False,
@@ -92,40 +91,18 @@ def _worker(settings: Settings) -> "FastAPI":
     return create_app(settings)
 
 
-def _run_workers(settings: Settings, listener: socket.socket) -> None:
-    """Answer with several processes until a signal ends them."""
-    import uvicorn
-    from prometheus_client.multiprocess import mark_process_dead
-    from uvicorn.supervisors import Multiprocess
-
-    class Workers(Multiprocess):
-        def handle_hup(self) -> None:
-            for process in self.processes:
-                if process.pid is not None and process.is_ready():
-                    os.kill(process.pid, signal.SIGHUP)
-
-        def keep_subprocess_alive(self) -> None:
-            before = {process.pid for process in self.processes}
-            super().keep_subprocess_alive()
-            for gone in before - {process.pid for process in self.processes}:
-                mark_process_dead(gone)  # type: ignore[no-untyped-call]
-
-    application = partial(_worker, settings)
-    config = uvicorn.Config(application, factory=True, workers=settings.serving.workers, **_uvicorn(settings))
-    with tempfile.TemporaryDirectory(prefix="churn-serve-") as folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        Workers(config, sockets=[listener]).run()
-
-
 def _run(settings: Settings, app: "FastAPI", listener: socket.socket) -> None:
     """Answer until a signal ends it, in this process or in several others."""
     import uvicorn
 
+    from churn_mlops.serving.workers import DrainingServer, run_workers
+
     if settings.serving.workers > 1:
-        _run_workers(settings, listener)
+        options = {**_uvicorn(settings), "workers": settings.serving.workers}
+        run_workers(uvicorn.Config(partial(_worker, settings), factory=True, **options), listener)
     else:
         _log_json_lines()
-        uvicorn.Server(uvicorn.Config(app, **_uvicorn(settings))).run(sockets=[listener])
+        DrainingServer(uvicorn.Config(app, **_uvicorn(settings))).run(sockets=[listener])
 
 # %% ../../nbs/serving/command.ipynb #f496b1d3
 def serve_command(
@@ -150,7 +127,8 @@ def serve_command(
         listener = _listen(chosen.serving.host, chosen.serving.port)
     if hasattr(signal, "SIGHUP"):  # until the server is up, it would end the process
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    typer.echo(f"churn-serve: {chosen.serving.model_path} at {_address(listener)} (documentation: /docs)", err=True)
+    place, key = f"{chosen.serving.model_path} at {_address(listener)}", "a key" if app.state.needs_key else "no key"
+    typer.echo(f"churn-serve: {place} (documentation: /docs; asks for {key})", err=True)
     with listener, suppress(KeyboardInterrupt):  # uvicorn raises it again after its own clean end
         _run(chosen, app, listener)
 

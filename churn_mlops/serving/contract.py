@@ -10,6 +10,7 @@ __all__ = ['row_model_of', 'customer_schema', 'About', 'Health', 'Ready', 'Score
 import datetime as dt
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -23,7 +24,9 @@ from ..formula.formula import describe_column
 # %% ../../nbs/serving/contract.ipynb #f0aa5af5
 def _iso_date(value: Any) -> Any:
     """Let dates and ISO 8601 text pass; a bare number is no date."""
-    day = dt.datetime.fromisoformat(value) if isinstance(value, str) else value
+    day: Any = ""
+    with suppress(ValueError):  # whose message would quote the whole text
+        day = dt.datetime.fromisoformat(value) if isinstance(value, str) else value
     if day is None or (isinstance(day, dt.date) and 1700 <= day.year <= 2200):
         return day
     raise ValueError("a date is text in ISO 8601 with a year from 1700 to 2200, such as 2024-11-03")
@@ -216,14 +219,15 @@ class Problem(BaseModel):
     type: str
     loc: list[str | int] = Field(description="Where: body, the position in a batch, the column.")
     msg: str
-    input: Any = Field(default=None, description="The value, unless it is an object or a list.")
+    input: Any = Field(default=None, description="The value, unless it is an object, a list or long.")
 
 
 class Refusal(BaseModel):
     """What is wrong with a request."""
 
     detail: list[Problem] = Field(description="The first of all problems, at most 20.")
-    more: int = Field(default=0, description="How many problems there are besides.")
+    more: int = Field(default=0, description="How many problems were found besides.")
+    unchecked: int = Field(default=0, description="How many customers of a batch were not looked at any more.")
 
 
 class Failure(BaseModel):

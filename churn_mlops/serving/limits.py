@@ -14,7 +14,6 @@ require("api", "fastapi", "serving over HTTP")
 # %% ../../nbs/serving/limits.ipynb #712f7514
 import asyncio
 import hmac
-import os
 from collections.abc import Callable, Container
 from functools import cached_property
 
@@ -23,7 +22,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..settings import ServingSettings
+from ..settings import ServingSettings, environment_variable
 
 # %% ../../nbs/serving/limits.ipynb #9f0522d6
 def _too_large(limit: int) -> HTTPException:
@@ -93,11 +92,14 @@ def api_key() -> str | None:
     Raises
     ------
     ValueError
-        If the variable is set, but empty.
+        If the variable is set, but empty or nothing that a client could send: not UTF-8, not printable, or with
+        blanks around it.
     """
-    key = os.environ.get("CHURN_API_KEY")
+    key = environment_variable("CHURN_API_KEY")
     if key == "":
         raise ValueError("the API key is empty: give CHURN_API_KEY a value, or unset it to serve without a key")
+    if key is not None and (not key.isprintable() or key != key.strip()):
+        raise ValueError("the API key in CHURN_API_KEY must be printable UTF-8 text without blanks around it")
     return key
 
 # %% ../../nbs/serving/limits.ipynb #595bfdf4

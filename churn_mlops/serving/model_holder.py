@@ -69,8 +69,8 @@ class ServedModel:
         Answers for checked customers.
     row_model, batch_model : type of pydantic.BaseModel
         The body of a request for one customer, and for many.
-    raw_batch_model : type of pydantic.BaseModel
-        The same for many with nothing checked but their number.
+    max_rows : int
+        The most customers in one request.
     unusual : UnusualFinder
         Finds what is unusual about checked customers.
     digest : str
@@ -82,7 +82,7 @@ class ServedModel:
     def __init__(self, path: Path, max_rows: int = 10_000) -> None:
         self.predictor = ChurnPredictor(path)
         self.row_model = row_model_of(self.predictor.formula.input_columns)
-        self.batch_model, self.raw_batch_model = (batch_model_of(row, max_rows) for row in (self.row_model, Any))
+        self.batch_model, self.max_rows = batch_model_of(self.row_model, max_rows), max_rows
         self.unusual = UnusualFinder(self.predictor.formula)
         self.digest = self.predictor.formula.digest
         self.loaded_at = datetime.now(UTC).isoformat(timespec="milliseconds")
