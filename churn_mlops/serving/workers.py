@@ -54,13 +54,7 @@ def waiting_connections(listener: socket.socket) -> list[socket.socket]:
 
 # %% ../../nbs/serving/workers.ipynb #e0a1000b
 class DrainingServer(uvicorn.Server):
-    """A server that takes in the connections that wait for it before it ends.
-
-    Parameters
-    ----------
-    config : uvicorn.Config
-        What uvicorn is told.
-    """
+    """A `uvicorn.Server` that takes in the connections that wait for it before it ends."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop to listen, take in what waits, and end when all is answered."""
@@ -131,15 +125,7 @@ class Worker(Process):
 
 # %% ../../nbs/serving/workers.ipynb #e0a1000f
 class Workers(Multiprocess):
-    """The parent of the workers: replaces those that die or hang, and passes signals on.
-
-    Parameters
-    ----------
-    config : uvicorn.Config
-        What uvicorn is told, with the number of workers.
-    sockets : list of socket.socket
-        What they listen on together.
-    """
+    """The parent of the workers: replaces those that die or hang, and passes signals on. See uvicorn's `Multiprocess`."""
 
     processes: list[Worker]  # type: ignore[assignment]
 
