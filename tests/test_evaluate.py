@@ -164,3 +164,10 @@ class TestMistakes:
 
     def test_a_report_that_names_a_file(self, model: Path, customers: pd.DataFrame, capsys: Any) -> None:
         assert "a report is a folder" in self.said(model, customers, "--report", "r.html", capsys=capsys)
+
+    def test_a_report_in_the_place_of_the_table(self, model: Path, customers: pd.DataFrame, capsys: Any) -> None:
+        customers.to_csv("metrics.csv", index=False)
+        before = Path("metrics.csv").read_bytes()
+        told = self.said(model, Path("metrics.csv"), "--report", ".", capsys=capsys)
+        assert "the table of metrics would take the place of the table of customers" in told
+        assert Path("metrics.csv").read_bytes() == before

@@ -453,8 +453,7 @@ def _check(settings: Settings) -> tuple[ChurnModel, Economics]:
     output = settings.output
     places = {"model file": output.model_path}
     if output.report:
-        check_report_folder(output.report)
-        places |= {"report": output.report / "report.html", "table of metrics": output.report / "metrics.csv"}
+        places |= check_report_folder(output.report)
     if output.retention_list:
         check_list_file(output.retention_list)
         places["retention list"] = output.retention_list

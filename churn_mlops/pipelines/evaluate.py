@@ -39,7 +39,7 @@ from churn_mlops.models.train import (
 from ..models.training import make_economics
 from ..report.report import check_report_folder, evaluate_report
 from ..settings import DataSettings, Settings, SplitSettings, load_settings
-from ..utils import collect_warnings
+from ..utils import check_places, collect_warnings
 
 # %% ../../nbs/pipelines/evaluate.ipynb #53a0b033
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def run_evaluation(model_path: Path, settings: Settings, report: Path | None = N
         If a report is asked for and matplotlib is not installed.
     """
     if report is not None:
-        check_report_folder(report)
+        check_places(check_report_folder(report), settings.data.path)
     with collect_warnings() as noticed:
         model = ChurnModel.load(model_path)
         customers = load_labelled(model, settings.data)

@@ -146,13 +146,18 @@ class EvaluationReport:
         return page.path
 
 # %% ../../nbs/report/report.ipynb #01e16f1a
-def check_report_folder(folder: Path) -> None:
+def check_report_folder(folder: Path) -> dict[str, Path]:
     """Check that a report can be drawn and may go to a folder; call it before a long computation.
 
     Parameters
     ----------
     folder : Path
         Where ``report.html`` and ``metrics.csv`` are to be written.
+
+    Returns
+    -------
+    dict of str to Path
+        Where the two files go, for `check_places`.
 
     Raises
     ------
@@ -164,6 +169,7 @@ def check_report_folder(folder: Path) -> None:
     if folder.is_file() or folder.suffix in (".html", ".htm"):
         raise ValueError(f"{folder}: a report is a folder, for report.html and metrics.csv; name one")
     require_matplotlib()
+    return {"report": folder / "report.html", "table of metrics": folder / "metrics.csv"}
 
 # %% ../../nbs/report/report.ipynb #8fb0aac1
 _FOOTER = f"Made by churn_mlops {__version__}."
