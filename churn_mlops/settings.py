@@ -442,7 +442,7 @@ class Settings(BaseSettings):
 
 # %% ../nbs/settings.ipynb #6e3e532e
 def _is_ours(path: Path) -> bool:
-    """Tell whether a file has at least one of our sections, whatever else is wrong with it, its encoding included."""
+    """Return whether a file has at least one of our sections, whatever else is wrong with it, its encoding included."""
     text = _read_bytes(path).replace(b"\0", b"").decode("latin-1")  # UTF-16 has zeros between the letters of ASCII
     names = re.findall(r"^(?:\xff\xfe|\xfe\xff|\xef\xbb\xbf)?\s*\[(.+)\]", text, re.MULTILINE)
     return not Settings.model_fields.keys().isdisjoint(names)

@@ -170,7 +170,7 @@ def _typed_table(X: pd.DataFrame) -> pd.DataFrame:
 
 # %% ../../nbs/data/guards.ipynb #a7870d25
 def _is_handed_out(numbers: npt.NDArray[np.float64]) -> bool:
-    """Tell whether numbers, none missing and in the order of the file, look like ids."""
+    """Return whether numbers, none missing and in the order of the file, look like ids."""
     if not (numbers == np.round(numbers)).all():
         return False
     in_order = np.sort(numbers)
@@ -185,7 +185,7 @@ def _is_handed_out(numbers: npt.NDArray[np.float64]) -> bool:
 
 
 def differs_nearly_everywhere(n_values: int, n_rows: int) -> bool:
-    """Tell whether a column has another value in nearly every row, as an id has.
+    """Return whether a column has another value in nearly every row, as an id has.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ def differs_nearly_everywhere(n_values: int, n_rows: int) -> bool:
 
 
 def _why_id(typed: pd.Series) -> str | None:
-    """Say what makes a column an id or free text; None if it is neither."""
+    """Return what makes a column an id or free text; None if it is neither."""
     known = typed.dropna()
     if not differs_nearly_everywhere(known.nunique(), len(typed)):
         return None

@@ -118,7 +118,7 @@ def _find_decimal(text: str, delimiter: str) -> str:
 
 # %% ../../nbs/data/loading.ipynb #6404171b
 def _all_one_longer(text: str, delimiter: str) -> bool:
-    """Tell whether the first rows all have one field more than the header, and not just a delimiter at the end."""
+    """Return whether the first rows all have one field more than the header, and not just a delimiter at the end."""
     header, *rows = (row for _, row in islice(_rows(text, delimiter), 200))
     return {len(row) for row in rows} == {len(header) + 1} and any(row[-1].strip() for row in rows)
 

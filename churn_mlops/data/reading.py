@@ -62,7 +62,7 @@ def _in_style(text: pd.Series, thousands: str, decimal: str) -> pd.Series | None
 
 
 def _all_equal(readings: list[pd.Series]) -> bool:
-    """Tell whether several readings say the same."""
+    """Return whether several readings say the same."""
     return all(reading.equals(readings[0]) for reading in readings)
 
 
@@ -162,7 +162,7 @@ _log = logging.getLogger(__name__)
 
 
 def _is_text(column: pd.Series) -> bool:
-    """Tell whether all known values of a column are text."""
+    """Return whether all known values of a column are text."""
     if isinstance(column.dtype, pd.StringDtype):
         return True
     return pd.api.types.is_object_dtype(column.dtype) and pd.api.types.infer_dtype(column) == "string"
@@ -200,18 +200,18 @@ def read_columns(table: pd.DataFrame, as_text: Collection[object] = ()) -> pd.Da
         For the columns that were read, and for each that was left in doubt.
     """
     read: dict[int, pd.Series] = {}
-    told = []
+    readings = []
     for place, (name, column) in enumerate(table.items()):
         reading = _read_column(column) if name not in as_text and _is_text(column) else Reading(column)
         if reading.what:
             read[place] = reading.values
-            told.append(f"{str(name)!r} ({reading.what})")
+            readings.append(f"{str(name)!r} ({reading.what})")
         if reading.doubt:
             ask = "write them as 2024-03-31 or 1234.5, or they are categories"
             warnings.warn(f"column {str(name)!r} was left as text: it holds {reading.doubt}; {ask}", stacklevel=3)
-    if not told:
+    if not readings:
         return table
-    message = f"text was read as numbers or dates: {', '.join(told)}; give a model numbers and ISO 8601 dates there"
+    message = f"text was read as numbers or dates: {', '.join(readings)}; give a model numbers and ISO 8601 dates there"
     _log.info("%s", message)
     warnings.warn(message, stacklevel=3)
     columns = [read.get(place, column) for place, (_, column) in enumerate(table.items())]

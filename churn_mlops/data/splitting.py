@@ -118,7 +118,7 @@ def _listed_classes(y: pd.Series) -> str:
 
 
 def _too_few(y: pd.Series, how: str, remedy: str) -> ValueError:
-    """Say which class is too small to be in every part."""
+    """Return the error that names the class which is too small to be in every part."""
     return ValueError(
         f"too few customers to split with {how}: each class must be in both parts, and there are "
         f"{_listed_classes(y)} (rows that must stay together count as one); add customers, or {remedy}"
@@ -126,7 +126,7 @@ def _too_few(y: pd.Series, how: str, remedy: str) -> ValueError:
 
 
 def _has_all_classes(y: pd.Series, *parts: _Positions) -> bool:
-    """Tell whether each part has every class, and whether there are classes at all."""
+    """Return whether each part has every class, and whether there are classes at all."""
     return all(y.iloc[part].nunique() == y.nunique() > 1 for part in parts)
 
 # %% ../../nbs/data/splitting.ipynb #9ad5912d

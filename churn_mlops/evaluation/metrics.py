@@ -196,7 +196,7 @@ def _resample(y: _Floats, size: int, rng: np.random.Generator) -> npt.NDArray[np
 def error_margins(
     score: Callable[[npt.NDArray[np.int64]], dict[str, float]], y_true: npt.ArrayLike, draws: int = 200, seed: int = 0
 ) -> pd.Series:
-    """Say how far figures of your own could be off because of who landed in the test.
+    """Bootstrap the half-width of the 95 % interval of figures of your own: who landed in the test is chance.
 
     Parameters
     ----------
@@ -223,7 +223,7 @@ def error_margins(
 def bootstrap_intervals(
     y_true: npt.ArrayLike, y_proba: npt.ArrayLike, *, threshold: float = 0.5, draws: int = 200, seed: int = 0
 ) -> pd.DataFrame:
-    """Say how far each metric could be off because of who landed in the test.
+    """Bootstrap the half-width of each metric's 95 % interval: who landed in the test is chance.
 
     Parameters
     ----------

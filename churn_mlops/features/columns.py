@@ -28,7 +28,7 @@ from churn_mlops.formula.encoding import (
 
 # %% ../../nbs/features/columns.ipynb #09d15afb
 def find_gaps(column: pd.Series) -> npt.NDArray[np.bool_]:
-    """Tell where a column has no value: missing, or blank text.
+    """Return where a column has no value: missing, or blank text.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def _different_values(column: pd.Series) -> list[Any]:
 
 
 def _fits(values: list[Any], read: Any) -> bool:
-    """Tell whether all values can be read in a way."""
+    """Return whether all values can be read in a way."""
     try:
         return all(read(value) is not None for value in values)
     except ValueError:
@@ -68,7 +68,7 @@ def _fits(values: list[Any], read: Any) -> bool:
 
 
 def column_kind(column: pd.Series) -> Kind:
-    """Tell what a raw column holds.
+    """Return what a raw column holds.
 
     Parameters
     ----------

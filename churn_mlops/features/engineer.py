@@ -50,7 +50,7 @@ def _why_useless(column: Column, n_rows: int) -> str | None:
 
 
 def _has_values(column: pd.Series) -> bool:
-    """Tell whether a column holds anything but gaps, blank text and infinity."""
+    """Return whether a column holds anything but gaps, blank text and infinity."""
     if pd.api.types.is_float_dtype(column.dtype):
         return bool(np.isfinite(column.to_numpy(dtype=float, na_value=np.nan)).any())
     return not find_gaps(column.head(100)).all() or not find_gaps(column).all()  # the first rows mostly settle it

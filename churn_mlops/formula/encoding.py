@@ -27,7 +27,7 @@ Kind: TypeAlias = Literal["numeric", "boolean", "categorical", "date"]
 
 # %% ../../nbs/formula/encoding.ipynb #f42acb7e
 def is_gap(value: Any) -> bool:
-    """Tell whether a raw value says nothing: None, NaN, NaT, NA or blank text.
+    """Return whether a raw value says nothing: None, NaN, NaT, NA or blank text.
 
     Parameters
     ----------

@@ -228,7 +228,7 @@ _MOST_BYTES = 2**31
 
 
 def _is_pickle(data: bytes) -> bool:
-    """Tell whether bytes are a pickle, or compressed as joblib compresses one."""
+    """Return whether bytes are a pickle, or compressed as joblib compresses one."""
     if data.startswith(_COMPRESSED) or (data[:1] == b"\x80" and data[1:2] <= b"\x05"):
         return True
     try:
@@ -337,7 +337,7 @@ class NewFile:
 
 @contextmanager
 def _named(new: NewFile) -> Iterator[None]:
-    """Say of an error which file was not written."""
+    """Add to an error which file was not written."""
     try:
         yield
     except OSError as error:
@@ -345,7 +345,7 @@ def _named(new: NewFile) -> Iterator[None]:
 
 
 def _is_device(path: Path) -> bool:
-    """Tell whether a path is neither a file nor a folder, but a device or a pipe."""
+    """Return whether a path is neither a file nor a folder, but a device or a pipe."""
     return path.exists() and not (path.is_file() or path.is_dir())
 
 

@@ -123,8 +123,8 @@ def draw_formula(formula: "Formula") -> str:
     for column in formula.columns:
         if column.kind == "categorical":
             own = [(name, curves[at + i]) for i, name in enumerate(column.feature_names) if at + i in curves]
-            told = [f"{name.removeprefix(column.name + '_')} {curve(np.ones(1))[0]:+.2f}" for name, curve in own[:6]]
-            adds[column.name] = escape(", ".join(told))
+            changes = [f"{name.removeprefix(column.name + '_')} {curve(np.ones(1))[0]:+.2f}" for name, curve in own[:6]]
+            adds[column.name] = escape(", ".join(changes))
         elif at in curves:
             heights[column.name] = _heights(column, curves[at])
         at += column.n_features

@@ -280,5 +280,5 @@ def strongest_reasons(shares: Mapping[str, float], values: Mapping[str, Any], to
         Column, value, and contribution, strongest first: ``"tenure 2: +0.71"``.
     """
     ordered = sorted(shares, key=lambda name: -abs(shares[name]))[: max(top, 0)]
-    told = {name: f" {in_words(values[name])}" if name in values else "" for name in ordered}
-    return [f"{name}{told[name]}: {shares[name]:+.2f}" for name in ordered if shares[name]]
+    phrases = {name: f" {in_words(values[name])}" if name in values else "" for name in ordered}
+    return [f"{name}{phrases[name]}: {shares[name]:+.2f}" for name in ordered if shares[name]]

@@ -47,13 +47,13 @@ def require(sound: Any, problem: str) -> None:
 
 # %% ../../nbs/formula/soundness.ipynb #cafa4574
 def _is_number(value: Any, least: float = -1e300, most: float = 1e300) -> bool:
-    """Tell whether a value is a plain, finite number in a range."""
+    """Return whether a value is a plain, finite number in a range."""
     plain = type(value) is float or (type(value) is int and abs(value) < 2**63)
     return plain and math.isfinite(value) and least <= value <= most
 
 
 def _is_count(value: Any) -> bool:
-    """Tell whether a value is a plain whole number from 0 on that fits into 64 bits."""
+    """Return whether a value is a plain whole number from 0 on that fits into 64 bits."""
     return type(value) is int and 0 <= value < 2**63
 
 

@@ -98,7 +98,7 @@ def two_classes(y: npt.NDArray[Any], who: str) -> tuple[npt.NDArray[Any], npt.ND
 
 # %% ../../nbs/learners/log_odds.ipynb #de27c681
 def _is_number(value: Any, kind: type) -> bool:
-    """Tell whether a value is a number from 0 on, a whole one where the kind is int."""
+    """Return whether a value is a number from 0 on, a whole one where the kind is int."""
     wanted = Integral if kind is int else Real
     return isinstance(value, wanted) and not isinstance(value, bool) and 0 <= float(value) < np.inf
 

@@ -34,7 +34,7 @@ def _place_knots(u: FloatArray, n_knots: int) -> FloatArray:
     return np.asarray(knots[np.append(apart, True)])
 
 
-def _humps(knots: FloatArray) -> FloatArray:
+def _b_splines(knots: FloatArray) -> FloatArray:
     """Return the cubic B-splines over knots as polynomials, an array of shape (n_pieces + 3, 4, n_pieces)."""
     padded = np.concatenate([knots[:1].repeat(3), knots, knots[-1:].repeat(3)])
     splines = BSpline(padded, np.eye(len(knots) + 2), 3)
@@ -43,7 +43,7 @@ def _humps(knots: FloatArray) -> FloatArray:
 
 
 def _is_skewed(x: FloatArray) -> bool:
-    """Tell whether a column has a long tail of high values."""
+    """Return whether a column has a long tail of high values."""
     deviation = (x - x.mean()) / (x.std() or 1.0)
     return bool((deviation**3).mean() > 0.5)
 
@@ -72,7 +72,7 @@ def learn_functions(feature: int, x: FloatArray, n_knots: int, *, logarithm: boo
     unit = (float(x.mean()) - lowest) / 20 if logarithm and n_values > 10 and _is_skewed(x) else 0.0
     u = np.log1p((x - lowest) / unit) if unit else x
     if min(n_knots, n_values) > 2 and len(knots := _place_knots(u, n_knots)) > 2:
-        starts, functions = knots[:-1], _humps(knots)
+        starts, functions = knots[:-1], _b_splines(knots)
     else:
         start, width = (u.mean(), u.std()) if n_values > 2 else (u.min(), np.ptp(u) or 1.0)
         starts, functions = u.min(keepdims=True), np.array([0.0, 0.0, 1.0, u.min() - start]).reshape(1, 4, 1) / width

@@ -409,9 +409,9 @@ class TrainingResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the model itself, in JSON's types."""
-        told = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self).items() if k != "model"}
+        content = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self).items() if k != "model"}
         return {
-            **told,
+            **content,
             "findings": [asdict(finding) for finding in self.findings],
             "model_type": self.model.model_type,
             "params": self.model.params,

@@ -107,7 +107,7 @@ def when(moment: str) -> str:
 
 
 def training_section(case: Case) -> list[Html]:
-    """Say what was trained, when, and on whom."""
+    """Show what was trained, when, and on whom."""
     model = case.model
     params = ", ".join(f"{name} = {value!r}" for name, value in model.params.items()) or "as they come"
     rows = [
@@ -151,7 +151,7 @@ def left_out_section(case: Case) -> list[Html]:
 
 
 def limits_section(case: Case, economics: Economics | None) -> list[Html]:
-    """Say what the report cannot know."""
+    """Show what the report cannot know."""
     items = [
         f"It is one split: {len(case.y):,} customers who happened to be in the test. Others would give other figures, "
         "mostly within the intervals above.",

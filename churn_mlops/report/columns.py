@@ -202,7 +202,7 @@ def dependence_picture(case: Case, name: str) -> list[Html]:
 
 # %% ../../nbs/report/columns.ipynb #a8c3310f
 def not_shown(case: Case, importance: pd.DataFrame) -> list[Html]:
-    """Say how many columns of a wide table were not shuffled."""
+    """Describe how many columns of a wide table were not shuffled."""
     known, shuffled = len(case.model.formula_.inputs), len(importance)
     if shuffled >= known:
         return []

@@ -71,7 +71,7 @@ def _draw_profit(axes: "Axes", curve: pd.DataFrame, campaigns: dict[str, dict[st
 
 # %% ../../nbs/report/money.ipynb #5e8693de
 def _assumptions(economics: Economics) -> str:
-    """Say what the money rests on."""
+    """Describe what the money rests on."""
     value = economics.customer_value
     worth = f"what column {value!r} says (its mean counts)" if isinstance(value, str) else f"{value:,g}"
     rate = f"{economics.mean_acceptance:.0%}"
@@ -84,7 +84,7 @@ def _assumptions(economics: Economics) -> str:
 
 
 def _profit_words(best: dict[str, float], half: dict[str, float], n: int) -> str:
-    """Say in words how many to contact, and what it brings."""
+    """Describe how many to contact, and what it brings."""
     if best["profit"] <= 0 or not best["contacted"]:
         return "With these economics no contact pays: the best campaign on the test customers is none."
     return (
@@ -124,7 +124,7 @@ def money_section(case: Case, economics: Economics | None) -> list[Html]:
 
 # %% ../../nbs/report/money.ipynb #c41f8a97
 def money_summary(case: Case, economics: Economics) -> list[str]:
-    """Say whom to contact and what that brings, a sentence each."""
+    """Return whom to contact and what that brings, a sentence each."""
     values = economics.values(case.X) if isinstance(economics.customer_value, str) else None
     campaigns = campaign_points(case, profit_curve(case.y, case.proba, economics, values))
     best, half = campaigns["best threshold"], campaigns["threshold 0.5"]

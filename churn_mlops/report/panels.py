@@ -47,7 +47,7 @@ def _widgets() -> Any:
 
 
 def _notebook_listens() -> bool:
-    """Tell whether this runs in the kernel of a notebook, which can show controls."""
+    """Return whether this runs in the kernel of a notebook, which can show controls."""
     from IPython import get_ipython
 
     return getattr(get_ipython(), "kernel", None) is not None
@@ -179,7 +179,7 @@ def _reason_bars(reasons: list[str]) -> Html:
 
 
 def _judge(probability: float, before: float, threshold: float) -> Html:
-    """Say the probability, what has changed, and what it means."""
+    """Describe the probability, what has changed, and what it means."""
     points = round(100 * probability) - round(100 * before)
     moved = f"{abs(points)} points {'more' if points > 0 else 'less'} than at the start. " if points else ""
     predicted = "leave" if probability >= threshold else "stay"

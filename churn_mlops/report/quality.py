@@ -77,8 +77,8 @@ def _metrics(case: Case, frame: pd.DataFrame) -> Html:
     return table(header, rows, f"Figures on the test customers, at a threshold of {case.model.formula_.threshold:.3g}")
 
 # %% ../../nbs/report/quality.ipynb #4843d1dc
-def _surety(case: Case, frame: pd.DataFrame, cv: pd.DataFrame | None) -> list[str]:
-    """Say in words how sure the ranking quality is."""
+def _uncertainty_sentences(case: Case, frame: pd.DataFrame, cv: pd.DataFrame | None) -> list[str]:
+    """Describe how sure the ranking quality is."""
     auc, low, high = frame.loc["roc_auc", ["value", "low", "high"]].to_numpy(dtype=np.float64)
     if np.isnan(low):
         return [
@@ -106,7 +106,7 @@ def _surety(case: Case, frame: pd.DataFrame, cv: pd.DataFrame | None) -> list[st
 
 # %% ../../nbs/report/quality.ipynb #dbd31b90
 def ranking_difference(case: Case, name: str, other: FloatArray) -> str:
-    """Say by how much the ranking differs from that of another, and whether chance explains it."""
+    """Describe by how much the ranking differs from that of another, and whether chance explains it."""
 
     def score(rows: npt.NDArray[np.int64]) -> dict[str, float]:
         y = case.y[rows]
@@ -126,7 +126,7 @@ def figures_section(
     case: Case, frame: pd.DataFrame, cv: pd.DataFrame | None = None, others: dict[str, FloatArray] | None = None
 ) -> list[Html]:
     """Show the metrics and say how sure they are."""
-    lead, *more = _surety(case, frame, cv)
+    lead, *more = _uncertainty_sentences(case, frame, cv)
     if frame["low"].notna().all():
         more += [ranking_difference(case, name, other) for name, other in (others or {}).items()]
     note = (

@@ -176,7 +176,7 @@ _FOOTER = f"Made by churn_mlops {__version__}."
 
 
 def _about(case: Case) -> str:
-    """Say in a sentence what the report is about."""
+    """Describe in a sentence what the report is about."""
     model = case.model
     return (
         f"A {model.model_type.replace('_', ' ')} model, trained on {model.formula_.record.n_rows:,} customers, tested on {len(case.y):,} "
@@ -185,7 +185,7 @@ def _about(case: Case) -> str:
 
 
 def _lead(case: Case, frame: pd.DataFrame, economics: Economics | None, findings: Sequence[Finding]) -> str:
-    """Say whom to contact, what that is worth, how sure it is, and what the report is about."""
+    """Sum up whom to contact, what that is worth, how sure it is, and what the report is about."""
     threshold = case.model.formula_.threshold
     auc, low, high = map(float, frame.loc["roc_auc", ["value", "low", "high"]])
     called = int((case.proba >= threshold).sum())

@@ -139,7 +139,7 @@ def _draw_scores(axes: "Axes", case: Case) -> None:
 
 # %% ../../nbs/report/scores.ipynb #4baf20a3
 def _calibration_words(error: float, chance: float, gap: float) -> str:
-    """Say in words what an expected calibration error means here."""
+    """Describe what an expected calibration error means here."""
     words = f"A probability is off by {100 * error:.1f} points on average (ECE {error:.3f}). "
     if error <= chance:
         return words + (

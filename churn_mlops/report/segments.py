@@ -115,7 +115,7 @@ _PARTS = 10  # of a population stability index
 
 
 def drift_sentences(before: FloatArray, after: FloatArray) -> str:
-    """Say how far scores have moved, and whether chance explains it."""
+    """Describe how far scores have moved, and whether chance explains it."""
     psi = population_stability_index(before, after, _PARTS)
     chance = float(chi2.ppf(0.95, _PARTS - 1) * (1 / len(before) + 1 / len(after)))
     gap = after.mean() - before.mean()

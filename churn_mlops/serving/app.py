@@ -74,15 +74,15 @@ class _RefusedError(RequestValidationError):
 def _problem(problem: Any) -> dict[str, Any]:
     """Put one of pydantic's errors into the form of FastAPI's, in values that JSON has, and none of them long."""
     message = _IN_WORDS_OF_JSON.get(problem["type"], problem["msg"])
-    told = {"type": problem["type"], "loc": ("body", *problem["loc"]), "msg": message}
+    entry = {"type": problem["type"], "loc": ("body", *problem["loc"]), "msg": message}
     value = problem.get("input")
     if not problem["loc"] or isinstance(value, dict | list) or len(str(value)) > _LONGEST_INPUT:
-        return told
-    return {**told, "input": value if value is None or isinstance(value, bool | int | str) else str(value)}
+        return entry
+    return {**entry, "input": value if value is None or isinstance(value, bool | int | str) else str(value)}
 
 # %% ../../nbs/serving/app.ipynb #de7b36ff
 def _holds_too_much(served: ServedModel, body: bytes) -> bool:
-    """Tell whether a body has far more values, or more objects and lists, than customers can have."""
+    """Return whether a body has far more values, or more objects and lists, than customers can have."""
     if len(body) <= 100_000:
         return False
     rows = 4 * served.max_rows
@@ -155,8 +155,8 @@ async def _refuse(request: Request, error: Exception) -> Response:
     """Answer with 422, and leave columns and kinds of error for the log."""
     problems = error.errors() if isinstance(error, RequestValidationError) else []
     request.scope["problems"] = {_column_of(each["loc"]): each["type"] for each in problems}
-    told = {name: getattr(error, name, 0) for name in ("more", "unchecked")}
-    return JSONResponse({"detail": jsonable_encoder(problems), **told}, 422)
+    counts = {name: getattr(error, name, 0) for name in ("more", "unchecked")}
+    return JSONResponse({"detail": jsonable_encoder(problems), **counts}, 422)
 
 # %% ../../nbs/serving/app.ipynb #00d79613
 @contextmanager
@@ -211,9 +211,9 @@ def _explain_one(served: ServedModel, metrics: ServerMetrics, body: bytes, top: 
         answer = served.predictor.predict_values(values)
         explained = served.predictor.contributions({name: [value] for name, value in customer.items()})
     shares = dict(zip(explained.columns, explained.values[0].tolist(), strict=True))
-    told = {"reasons": strongest_reasons(shares, customer, top), "baseline": explained.baseline}
+    why = {"reasons": strongest_reasons(shares, customer, top), "baseline": explained.baseline}
     notes = _noted(metrics, served.unusual.of_one(values))
-    return ExplainedAnswer.model_validate({**answer, **told, "contributions": shares, "notes": notes})
+    return ExplainedAnswer.model_validate({**answer, **why, "contributions": shares, "notes": notes})
 
 # %% ../../nbs/serving/app.ipynb #956e7d6b
 _INLINE_BYTES, _INLINE_VALUES = 32_768, 2_000
@@ -268,19 +268,19 @@ _router, _direct_router = APIRouter(), APIRouter(route_class=_DirectRoute)
 # %% ../../nbs/serving/app.ipynb #fd83a934
 @_router.get("/", tags=["server"], summary="What is running")
 async def about() -> About:
-    """Say what is running here."""
+    """Return what is running here."""
     return About()
 
 
 @_router.get("/health", tags=["server"], summary="Is the server alive")
 async def health() -> Health:
-    """Say that the server is alive, also without a model."""
+    """Answer that the server is alive, also without a model."""
     return Health(timestamp=datetime.now(UTC).isoformat())
 
 
 @_router.get("/ready", tags=["server"], summary="Can it predict", responses=_NO_MODEL)
 async def ready(request: Request) -> Ready:
-    """Say that the model has made a prediction, and whether a newer file could not be taken up."""
+    """Answer that the model has made a prediction, and whether a newer file could not be taken up."""
     served = await _served(request)
     return Ready(digest=served.digest, loaded_at=served.loaded_at, reload_error=request.app.state.model.reload_error)
 

@@ -61,12 +61,12 @@ _TYPES: dict[Kind, Any] = {
 
 
 def _is_numeric_text(column: Column) -> bool:
-    """Tell whether a column of numbers was learned from text."""
+    """Return whether a column of numbers was learned from text."""
     return column.kind == "numeric" and column.from_text
 
 
 def _describe(column: Column) -> str:
-    """Say what a column held in training, for the documentation of the API."""
+    """Describe what a column held in training, for the documentation of the API."""
     if column.kind == "date":
         return "An ISO 8601 date."
     text = " A number may be text, as it was in training." if _is_numeric_text(column) else ""

@@ -132,9 +132,9 @@ class RequireKey:
         is_open = scope["type"] != "http" or scope["path"] in self._open_paths
         if is_open or hmac.compare_digest(_given_key(scope), self._key):
             return await self._app(scope, receive, send)
-        told = {"detail": "this server needs a key: send it as X-API-Key, or as Authorization: Bearer"}
+        refusal = {"detail": "this server needs a key: send it as X-API-Key, or as Authorization: Bearer"}
         headers = {"WWW-Authenticate": "Bearer", "Connection": "close"}
-        await JSONResponse(told, 401, headers)(scope, receive, send)
+        await JSONResponse(refusal, 401, headers)(scope, receive, send)
 
 # %% ../../nbs/serving/limits.ipynb #939c73c5
 class AllowOrigins:

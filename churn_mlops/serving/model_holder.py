@@ -145,11 +145,11 @@ class _ModelFile:
         return _load(self._given, self.serving.max_batch_rows)
 
     def changed(self) -> bool:
-        """Tell whether the file is another than at the last attempt to load it."""
+        """Return whether the file is another than at the last attempt to load it."""
         return self._signature() not in (None, self._seen)
 
     def _signature(self) -> tuple[int, ...] | None:
-        """Tell this file from others by what the file system knows, or None where there is no file."""
+        """Return what the file system knows of this file and of no other, or None where there is no file."""
         try:
             found = _path(self._given).stat()
         except (OSError, ValueError):
@@ -248,7 +248,7 @@ class ModelHolder:
             return self.reload_error is None
 
     def changed(self) -> bool:
-        """Tell whether the file is another than at the last attempt to load it."""
+        """Return whether the file is another than at the last attempt to load it."""
         return self._file.changed()
 
     def _load(self) -> ServedModel:

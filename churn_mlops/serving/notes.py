@@ -65,7 +65,7 @@ class _Words:
         self.unusual = _new_category(column)
 
     def is_new(self, value: Any) -> bool:
-        """Tell whether a value that is not among the known is a category, and no gap."""
+        """Return whether a value that is not among the known is a category, and no gap."""
         return self._codes[value] == self._codes.unseen
 
 

@@ -192,8 +192,8 @@ class BoundedHttp(HttpToolsProtocol):
         """Close the connection; say why if a request has begun that no application has seen."""
         has_begun = self.scope is not None and (self.cycle is None or self.cycle.scope is not self.scope)
         if has_begun and not self.transport.is_closing():
-            told = f"The head of the request did not arrive within {self._head_timeout:g} seconds.".encode()
+            reason = f"The head of the request did not arrive within {self._head_timeout:g} seconds.".encode()
             head = "HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\n"
-            self.transport.write(f"{head}content-length: {len(told)}\r\nconnection: close\r\n\r\n".encode() + told)
+            self.transport.write(f"{head}content-length: {len(reason)}\r\nconnection: close\r\n\r\n".encode() + reason)
         self.transport.close()
         self._start_write_clock()

@@ -32,7 +32,7 @@ from .metrics import ServerMetrics
 
 # %% ../../nbs/serving/request_log.ipynb #2a95430f
 def error_place(error: BaseException) -> str:
-    """Say what an error is and where it was raised, without its message.
+    """Return what an error is and where it was raised, without its message.
 
     Parameters
     ----------
