@@ -129,6 +129,11 @@ def test_a_parameter_that_is_no_such_number_is_named(wrong, model_type, name, ta
         ChurnModel(model_type, **{name: wrong}).fit(pd.DataFrame(table[0][:, :5]), table[1])
 
 
+def test_a_number_of_threads_that_is_none_is_named(table):
+    with pytest.raises(ValueError, match=r"'n_jobs' parameter must be a whole number or None\. Got 'abc' instead"):
+        ChurnModel("lightgbm", n_jobs="abc").fit(pd.DataFrame(table[0][:, :5]), table[1])
+
+
 @pytest.mark.parametrize("model_type", INSTALLED)
 def test_curves_of_a_formula_have_the_mean_zero(model_type, table):
     X, y = table

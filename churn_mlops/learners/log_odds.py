@@ -109,13 +109,17 @@ def check_parameters(estimator: BaseEstimator) -> None:
     Parameters
     ----------
     estimator : estimator
-        Its defaults say of what kind each parameter is: a whole number, a number, or several of them.
+        Its defaults say of what kind each parameter is: a whole number, a number, or several of them; ``n_jobs``
+        may be None.
 
     Raises
     ------
     ValueError
         If a parameter is not of that kind, negative or infinite; the message names it.
     """
+    n_jobs = getattr(estimator, "n_jobs", None)
+    if n_jobs is not None and not isinstance(n_jobs, Integral):
+        raise ValueError(f"The 'n_jobs' parameter must be a whole number or None. Got {n_jobs!r} instead.")
     for name, parameter in inspect.signature(type(estimator)).parameters.items():
         given, default = getattr(estimator, name), parameter.default
         several = isinstance(default, tuple)
