@@ -641,6 +641,21 @@ def test_files_that_belong_together_are_all_written_or_none(name, failing, tmp_p
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == dict.fromkeys(["list", "report", "model"], b"old")
 
 
+@pytest.mark.parametrize("name", ["list", "report", "model"])
+def test_a_file_that_cannot_take_its_place_is_named(name, tmp_path, monkeypatch):
+    real = Path.replace
+
+    def refuse(temporary, place):
+        if place.name == name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(temporary, place)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(PermissionError, match=f"The {name} was not written: Permission denied: '{tmp_path / name}'"):
+        write_files(*together(tmp_path, b"new"))
+    assert [path for path in tmp_path.iterdir() if path.suffix == ".tmp"] == []
+
+
 def test_a_folder_in_the_place_of_the_last_file_leaves_the_others_as_they_were(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "list").write_bytes(b"old")

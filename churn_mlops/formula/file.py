@@ -366,22 +366,18 @@ def _write_beside(data: bytes, temporary: Path, place: Path) -> None:
         temporary.chmod(mode)
 
 # %% ../../nbs/formula/file.ipynb #b248b673
-def _move(moves: Sequence[tuple[Path, Path]]) -> None:
-    """Rename files; several of them in a child process, which goes on if this one is killed in between."""
-    if len(moves) > 1 and hasattr(os, "fork"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: the child only renames
-            child = os.fork()
-        if child == 0:
-            try:
-                for temporary, place in moves:
-                    temporary.replace(place)
-            finally:
-                os._exit(0)
-        os.waitpid(child, 0)
-    for temporary, place in moves:
-        if temporary.exists():  # there was no child, or what it could not do is an error here
-            temporary.replace(place)
+def _move_in_a_child(moves: Sequence[tuple[Path, Path]]) -> None:
+    """Rename files in a child process, which goes on if this one is killed in between; leave what it cannot do."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: the child only renames
+        child = os.fork()
+    if child == 0:
+        try:
+            for temporary, place in moves:
+                temporary.replace(place)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
 
 
 def _flush(folder: Path) -> None:
@@ -406,22 +402,29 @@ def write_files(*files: NewFile) -> None:
     OSError
         If a file cannot be written: no room, no permission, a folder of that name. The message names it.
     """
-    places = [Path(os.path.realpath(new.path)) for new in files]
-    temporaries = [place.parent / f".{secrets.token_hex(8)}.tmp" for place in places]
-    plain = [each for each in zip(files, temporaries, places, strict=True) if not _is_device(each[0].path)]
+    devices: list[NewFile] = []
+    plain: list[tuple[NewFile, Path, Path]] = []
+    for new in files:
+        if _is_device(new.path):
+            devices.append(new)
+        else:
+            place = Path(os.path.realpath(new.path))
+            plain.append((new, place.parent / f".{secrets.token_hex(8)}.tmp", place))
     try:
         for new, temporary, place in plain:
             with _named(new):
                 _write_beside(new.data, temporary, place)
-        for new in files:
-            if _is_device(new.path):
+        for new in devices:
+            with _named(new):
+                new.path.write_bytes(new.data)
+        if len(plain) > 1 and hasattr(os, "fork"):
+            _move_in_a_child([(temporary, place) for _, temporary, place in plain])
+        for new, temporary, place in plain:
+            if temporary.exists():  # there was no child, or what it could not do is an error here
                 with _named(new):
-                    new.path.write_bytes(new.data)
-        if plain:
-            with _named(plain[-1][0]):
-                _move([(temporary, place) for _, temporary, place in plain])
+                    temporary.replace(place)
     finally:
-        for temporary in temporaries:
+        for _, temporary, _ in plain:
             with suppress(OSError):
                 temporary.unlink()
     for folder in {place.parent for _, _, place in plain} if os.name == "posix" else ():
