@@ -87,7 +87,7 @@ def _holds_too_much(served: ServedModel, body: bytes) -> bool:
         return False
     rows = 4 * served.max_rows
     values, objects, lists = (body.count(mark) if mark in body else 0 for mark in (b",", b"{", b"["))
-    return values > rows * len(served.predictor.formula.inputs) + 100_000 or objects + lists > rows + 100_000
+    return values > rows * len(served.predictor.formula.input_columns) + 100_000 or objects + lists > rows + 100_000
 
 
 def _parsed(served: ServedModel, body: bytes) -> Any:
@@ -129,7 +129,7 @@ def _checked_rows(served: ServedModel, body: bytes) -> list[Any]:
 def _problems_of_each(served: ServedModel, customers: Sequence[Any], first: int) -> _RefusedError:
     """Return the problems of customers from the first that has any, and stop where looking on would cost much."""
     problems: list[Any] = []
-    n_problems, left, end = 0, _COUNTED_VALUES // len(served.predictor.formula.inputs), len(customers)
+    n_problems, left, end = 0, _COUNTED_VALUES // len(served.predictor.formula.input_columns), len(customers)
     for i in range(first, end):
         if n_problems >= _LISTED:
             left -= 1
@@ -221,8 +221,8 @@ _INLINE_BYTES, _INLINE_VALUES = 32_768, 2_000
 
 async def _compute(function: Callable[..., bytes], served: ServedModel, metrics: ServerMetrics, body: bytes) -> bytes:
     """Run what is quick here, and what is long beside the other requests."""
-    n_values = body.count(b"{") * len(served.predictor.formula.inputs) if len(body) <= _INLINE_BYTES else None
-    if n_values is not None and n_values <= _INLINE_VALUES:
+    n_columns = len(served.predictor.formula.input_columns)
+    if len(body) <= _INLINE_BYTES and body.count(b"{") * n_columns <= _INLINE_VALUES:
         return function(served, metrics, body)
     return await run_in_threadpool(function, served, metrics, body)
 
