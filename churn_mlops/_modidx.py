@@ -555,6 +555,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'churn_mlops/formula/formula.py'),
                                              'churn_mlops.formula.formula.Formula.named_columns': ( 'formula/formula.html#formula.named_columns',
                                                                                                     'churn_mlops/formula/formula.py'),
+                                             'churn_mlops.formula.formula.Formula.places': ( 'formula/formula.html#formula.places',
+                                                                                             'churn_mlops/formula/formula.py'),
                                              'churn_mlops.formula.formula.Formula.probabilities': ( 'formula/formula.html#formula.probabilities',
                                                                                                     'churn_mlops/formula/formula.py'),
                                              'churn_mlops.formula.formula.Formula.probability': ( 'formula/formula.html#formula.probability',

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
-from itertools import accumulate, zip_longest
+from itertools import zip_longest
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -183,8 +183,7 @@ class Evaluator:
             itemgetter(*self._names) if len(self._names) > 1 else lambda customer: (customer[self._names[0]],)
         )
         self._shares = Shares(formula.curves)
-        starts = accumulate((column.n_features for column in formula.columns), initial=0)
-        self._placed = list(zip(formula.columns, starts, strict=False))
+        self._placed = [(column, formula.places[column.name].start) for column in formula.columns]
         self._writers = [compile_column(column, at, self._shares) for column, at in self._placed]
         self._empty = [0.0] * sum(column.n_features for column in formula.columns)
         compiled, self.compiled = choose_engine(formula.trees, engine)

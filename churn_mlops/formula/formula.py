@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from html import escape
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -117,17 +118,17 @@ def draw_formula(formula: "Formula") -> str:
     -------
     str
     """
-    curves, at = {curve.feature: curve for curve in formula.curves}, 0
+    curves = {curve.feature: curve for curve in formula.curves}
     heights: dict[str, FloatArray] = {}
     adds: dict[str, str] = {}
     for column in formula.columns:
+        at = formula.places[column.name].start
         if column.kind == "categorical":
             own = [(name, curves[at + i]) for i, name in enumerate(column.feature_names) if at + i in curves]
             changes = [f"{name.removeprefix(column.name + '_')} {curve(np.ones(1))[0]:+.2f}" for name, curve in own[:6]]
             adds[column.name] = escape(", ".join(changes))
         elif at in curves:
             heights[column.name] = _heights(column, curves[at])
-        at += column.n_features
     scale = max([1e-9, *(float(np.abs(each).max()) for each in heights.values())])
     adds |= {name: _drawing(formula.named_columns[name], each, scale) for name, each in heights.items()}
     rows = [(escape(c.name), escape(describe_column(c)), adds.get(c.name, "")) for c in formula.columns]
@@ -187,6 +188,12 @@ class Formula:
     def named_columns(self) -> dict[str, Column]:
         """The columns in use by their names."""
         return {column.name: column for column in self.columns}
+
+    @cached_property
+    def places(self) -> dict[str, slice]:
+        """Where the features of each column in use stand among all features."""
+        ends = accumulate(column.n_features for column in self.columns)
+        return {c.name: slice(end - c.n_features, end) for c, end in zip(self.columns, ends, strict=True)}
 
     @property
     def inputs(self) -> list[str]:

@@ -6,7 +6,6 @@
 __all__ = []
 
 # %% ../../nbs/report/columns.ipynb #f7ae648c
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,8 +41,6 @@ class Variations:
     def __init__(self, formula: Formula, X: pd.DataFrame) -> None:
         self._formula, self._X = formula, X
         self._features = formula.evaluator.features(X)
-        starts = accumulate((column.n_features for column in formula.columns), initial=0)
-        self._places = {c.name: slice(at, at + c.n_features) for c, at in zip(formula.columns, starts, strict=False)}
         self._curves = {curve.feature: curve for curve in formula.curves}
         self._total = formula.intercept + self._shares(slice(0, self._features.shape[1]))
 
@@ -60,19 +57,19 @@ class Variations:
         changed: dict[str, Any] = {name: values}
         if any(name in each.inputs for each in self._formula.derived):
             changed |= derive_columns(self._formula.derived, {**self._X, name: values})
-        return {each: given for each, given in changed.items() if each in self._places}
+        return {each: given for each, given in changed.items() if each in self._formula.places}
 
     def probabilities(self, name: str, values: pd.Series) -> FloatArray:
         """Predict with these values in the column, of shape (n_customers,)."""
         formula, total, changed = self._formula, self._total.copy(), self._depending(name, values)
-        before = {each: self._features[:, self._places[each]].copy() for each in changed}
+        before = {each: self._features[:, formula.places[each]].copy() for each in changed}
         for each, given in changed.items():
-            total -= self._shares(self._places[each])
-            encode_column(formula.named_columns[each], given, self._features[:, self._places[each]])
-            total += self._shares(self._places[each])
+            total -= self._shares(formula.places[each])
+            encode_column(formula.named_columns[each], given, self._features[:, formula.places[each]])
+            total += self._shares(formula.places[each])
         total += formula.evaluator.leaves(self._features)
         for each, encoded in before.items():
-            self._features[:, self._places[each]] = encoded
+            self._features[:, formula.places[each]] = encoded
         return np.asarray(logistic(total) if formula.link == "logit" else total)
 
 # %% ../../nbs/report/columns.ipynb #a401a8c5
