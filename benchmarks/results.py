@@ -42,3 +42,12 @@ def save(
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+def publish(
+    json_file: Path | None, *, about: str, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str
+) -> None:
+    """Print one table of `make bench`, and keep it where a file is named."""
+    print(f"{about}\n{machine()}\n{json.dumps([columns, *rows], indent=1)}")
+    if json_file is not None:
+        save(json_file, title=title, about=about, command="make bench", columns=columns, rows=rows)

@@ -7,7 +7,6 @@ Each server is started several times, in turn, and asked every few milliseconds 
 process after 1,000 answers, as Linux tells it. churn-serve runs with NumPy and, where it is installed, with numba.
 """
 
-import json
 import os
 import re
 import statistics
@@ -23,7 +22,7 @@ from typing import Annotated, Any
 import httpx
 import typer
 from options import DataArgument, JsonFileOption, SampleOption, customers
-from results import machine, save
+from results import publish
 from servers import OURS, Server, end, free_port, servers
 
 from churn_mlops.models.train import IdOption, PositiveOption, TargetOption
@@ -119,9 +118,7 @@ def main(
         seconds, megabytes = (statistics.median(values) for values in zip(*each, strict=True))
         rows.append([title, f"{seconds:.2f}", f"{megabytes:.0f}", ", ".join(loaded[title]) or "none"])
     about = f"{described}. Gradient boosting; the median of {rounds} starts. Memory: after 1,000 answers."
-    print(f"{about}\n{machine()}\n{json.dumps([columns, *rows], indent=1)}")
-    if json_file is not None:
-        save(json_file, title="Start", about=about, command="make bench", columns=columns, rows=rows)
+    publish(json_file, title="Start", about=about, columns=columns, rows=rows)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ The customers are made up: of ten columns, six are numbers and one of them has g
 and one in a hundred is a date. Ten numbers decide who leaves.
 """
 
-import json
 import time
 import warnings
 from collections.abc import Callable
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd
 import typer
 from options import JsonFileOption
-from results import machine, save
+from results import publish
 
 from churn_mlops.data import split_data
 from churn_mlops.data.guards import check_table
@@ -85,9 +84,7 @@ def main(
     header = ["columns", "model", "guards s", "fit s", "report s"]
     rows = [row for number in columns or [100, 1_000] for row in measure(customers, number)]
     about = f"{customers:,} made-up customers. The report fits a plain logistic regression to compare with."
-    print(f"{about}\n{machine()}\n{json.dumps([header, *rows], indent=1)}")
-    if json_file is not None:
-        save(json_file, title="Wide tables", about=about, command="make bench", columns=header, rows=rows)
+    publish(json_file, title="Wide tables", about=about, columns=header, rows=rows)
 
 
 if __name__ == "__main__":

@@ -371,7 +371,7 @@ def _aucs(scores: npt.NDArray[np.float64], target: npt.NDArray[np.int64]) -> npt
 _COLUMNS_AT_ONCE = 100  # 30,000 rows of them are 24 MB of rates
 
 
-def _told(levels: pd.DataFrame, target: npt.NDArray[np.int64]) -> tuple[pd.Series, npt.NDArray[np.float64]]:
+def _evidence(levels: pd.DataFrame, target: npt.NDArray[np.int64]) -> tuple[pd.Series, npt.NDArray[np.float64]]:
     """Return the AUC of each column alone, and the log-odds of each customer by all of them."""
     table, fold = levels.to_numpy().T, np.empty(len(target), dtype=np.int64)
     folds = StratifiedKFold(int(min(5, np.bincount(target, minlength=2).min())), shuffle=True, random_state=42)
@@ -402,14 +402,14 @@ def column_aucs(X: pd.DataFrame, y: pd.Series) -> pd.Series:
     Series of shape (n_columns,)
         The AUC of each column, in [0, 1]: 0.5 for chance, 1 for perfect.
     """
-    return _told(_level_table(_typed_table(X)), np.asarray(y, dtype=np.int64))[0]
+    return _evidence(_level_table(_typed_table(X)), np.asarray(y, dtype=np.int64))[0]
 
 # %% ../../nbs/data/guards.ipynb #c08129f0
 def _leaks(levels: pd.DataFrame, y: pd.Series) -> list[Finding]:
     """Find leaks in a table that is cut into levels."""
     if min(y.sum(), len(y) - y.sum()) < 2:
         return []
-    aucs = _told(levels, y.to_numpy(dtype=np.int64))[0].sort_values(ascending=False)
+    aucs = _evidence(levels, y.to_numpy(dtype=np.int64))[0].sort_values(ascending=False)
     return [
         Finding(
             "leak",
@@ -458,7 +458,7 @@ def _order(levels: pd.DataFrame) -> list[Finding]:
     if len(levels) < 20:
         return []
     half = _last_half(len(levels))
-    aucs, log_odds = _told(levels, half)
+    aucs, log_odds = _evidence(levels, half)
     auc = float(_aucs(log_odds, half))
     if auc < max(0.6, 0.5 + 4 * np.sqrt(1 / (3 * len(levels)))):
         return []
