@@ -1188,7 +1188,7 @@ def test_the_metrics_count_what_is_unusual_by_column_and_tell_no_value(client: T
 
 
 def test_notes_cost_one_customer_no_more_than_microseconds(served: Path) -> None:
-    finder = UnusualFinder(load(served))
+    finder = UnusualFinder(load(served).input_columns)
     values = [float(value) if isinstance(value, int) else value for value in CUSTOMER.values()]
     assert min(timeit.repeat(lambda: finder.of_one(values), number=2_000, repeat=10)) / 2_000 < 10e-6
 

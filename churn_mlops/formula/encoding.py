@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FloatArray', 'IntArray', 'Kind', 'FURTHEST', 'Operation', 'is_gap', 'number_of', 'boolean_of', 'date_of',
-           'days_and_month', 'Column', 'read_numbers', 'read_dates', 'CategoryCodes', 'read_categories',
+           'days_and_month', 'Column', 'read_numbers', 'read_dates', 'CategoryCodes', 'read_categories', 'read_column',
            'scale_numbers', 'category_places', 'encode_column', 'Derived', 'derive_columns', 'column_names',
            'require_columns']
 
@@ -390,6 +390,41 @@ def read_categories(column: Column, raw: Any) -> IntArray:
         numbers, words = coded
         return np.array([*map(codes.__getitem__, words), codes.gap])[numbers]
     return np.fromiter(map(codes.__getitem__, raw if isinstance(raw, list) else _array_of(raw).tolist()), dtype=np.intp)
+
+# %% ../../nbs/formula/encoding.ipynb #00432141
+def read_column(column: Column, raw: Any) -> npt.NDArray[Any]:
+    """Return a raw column in the one form of its kind, whatever it came as.
+
+    Parameters
+    ----------
+    column : Column
+        Its name and kind.
+    raw : array, Series, Arrow array or sequence of shape (n_customers,)
+        The raw values.
+
+    Returns
+    -------
+    ndarray of shape (n_customers,)
+        Float with NaN for gaps; datetime64 with NaT; booleans, as objects with None if there are gaps;
+        text as objects with None.
+
+    Raises
+    ------
+    ValueError
+        If a value is of another kind; the message names the column and the first such row.
+    """
+    if column.kind == "numeric":
+        return read_numbers(column, raw)
+    if column.kind == "boolean":
+        numbers = read_numbers(column, raw)
+        gaps = np.isnan(numbers)
+        return np.asarray(np.where(gaps, None, numbers == 1) if gaps.any() else numbers == 1)
+    if column.kind == "date":
+        moments = _parse(column.name, raw, date_of, None, "something other than an ISO 8601 date")
+        return np.array(moments, dtype="datetime64[us]")
+    texts = np.empty(len(raw), dtype=object)
+    texts[:] = [None if is_gap(value) else str(value) for value in _array_of(raw).tolist()]
+    return texts
 
 # %% ../../nbs/formula/encoding.ipynb #2a08ed2a
 FURTHEST = 1e9

@@ -17,7 +17,7 @@ import stat
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +29,7 @@ from safetensors.numpy import save as save_arrays
 
 from .curves import Curve
 from .encoding import Column, Derived
-from .formula import Formula, ModelRecord
+from .formula import Formula, Histogram, ModelRecord, OwnFeatures
 from .soundness import check_formula, require
 from .trees import Trees
 
@@ -59,6 +59,8 @@ def _canonical(content: Any) -> str:
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
 
 # %% ../../nbs/formula/file.ipynb #cb1890dc
+_LATER = {"own", "data", "commit", "clean", "intervals", "segments", "findings", "histograms", "scores"}
+_NOTHING: tuple[Any, ...] = (None, "", True, {}, ())  # their defaults
 _CURVE_ARRAYS = {"feature": np.int32, "minimum": np.float64, "maximum": np.float64, "log_unit": np.float64}
 
 
@@ -92,13 +94,23 @@ def _to_json(formula: Formula) -> dict[str, Any]:
         "link": formula.link,
         "labels": formula.labels,
         "threshold": formula.threshold,
-        "record": asdict(formula.record),
+        "record": _record_to_json(formula.record),
     }
 
 
-def _without_defaults(item: Column | Derived) -> dict[str, Any]:
+def _without_defaults(item: Column | Derived | Histogram) -> dict[str, Any]:
     """Return the fields of a column that differ from their defaults."""
     return {each.name: getattr(item, each.name) for each in fields(item) if getattr(item, each.name) != each.default}
+
+
+def _record_to_json(record: ModelRecord) -> dict[str, Any]:
+    """Return a record, without what the first files did not have and this model does not."""
+    content = {each.name: getattr(record, each.name) for each in fields(record)}
+    own, histograms, scores = record.own, record.histograms, record.scores
+    content["own"] = own and {**vars(own), "columns": [_without_defaults(column) for column in own.columns]}
+    content["histograms"] = {name: _without_defaults(each) for name, each in histograms.items()}
+    content["scores"] = scores and _without_defaults(scores)
+    return {name: value for name, value in content.items() if name not in _LATER or value not in _NOTHING}
 
 # %% ../../nbs/formula/file.ipynb #f0896949
 def digest_of(formula: Formula) -> str:
@@ -166,6 +178,23 @@ def _take(arrays: Arrays, name: str) -> npt.NDArray[Any]:
     require(name in arrays, f"the array {name} is missing")
     return arrays[name]
 
+
+def _record(content: Any) -> ModelRecord:
+    """Make the record of what JSON says about it."""
+    require(isinstance(content, dict), "the record is not as it should be")
+    own, scores, histograms = content.get("own"), content.get("scores"), content.get("histograms", {})
+    require(isinstance(histograms, dict), "the histograms are not as they should be")
+    if own is not None:
+        own = _build(OwnFeatures, own, "the own features")
+        require(isinstance(own.columns, tuple), "the own features have no columns")
+        own = replace(own, columns=tuple(_build(Column, each, "a raw column") for each in own.columns))
+    built = {
+        "own": own,
+        "histograms": {name: _build(Histogram, each, "a histogram") for name, each in histograms.items()},
+        "scores": None if scores is None else _build(Histogram, scores, "the histogram of the scores"),
+    }
+    return _build(ModelRecord, {**content, **built}, "the record")
+
 # %% ../../nbs/formula/file.ipynb #4f6fadfd
 def _curves(arrays: Arrays) -> tuple[Curve, ...]:
     """Make the curves of a formula."""
@@ -211,7 +240,7 @@ def _from_parts(arrays: Arrays, content: Mapping[str, Any]) -> Formula:
         link=content["link"],
         labels=tuple(content["labels"]),
         threshold=content["threshold"],
-        record=_build(ModelRecord, content["record"], "the record"),
+        record=_record(content["record"]),
     )
     check_formula(formula)
     same = _to_arrays(formula).keys() == arrays.keys() and _canonical(_to_json(formula)) == _canonical(content)

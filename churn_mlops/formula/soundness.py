@@ -19,7 +19,7 @@ from .trees import Trees
 
 # %% ../../nbs/formula/soundness.ipynb #db7e4c8d
 if TYPE_CHECKING:
-    from .formula import Formula, ModelRecord
+    from .formula import Formula, Histogram, ModelRecord
 
 # %% ../../nbs/formula/soundness.ipynb #9bf3fbd8
 MOST_COLUMNS = 10_000
@@ -207,6 +207,45 @@ def check_curve(curve: Curve, n_features: int) -> None:
     require(within, "a curve holds a number out of range")
 
 # %% ../../nbs/formula/soundness.ipynb #022e0564
+def _is_plain(value: Any, depth: int = 5) -> bool:
+    """Return whether a value is what JSON has, not nested too deep."""
+    if isinstance(value, dict):
+        return depth > 0 and all(type(key) is str and _is_plain(each, depth - 1) for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return depth > 0 and all(_is_plain(each, depth - 1) for each in value)
+    return value is None or type(value) in (str, bool) or _is_number(value)
+
+
+def _check_histogram(histogram: "Histogram") -> None:
+    """Check how a column was distributed."""
+    tuples = [histogram.shares, histogram.edges, histogram.categories]
+    require(all(type(each) is tuple for each in tuples), "a histogram is not as it should be")
+    shares, edges = [*histogram.shares, histogram.missing], [*histogram.edges]
+    require(all(_is_number(share, 0, 1) for share in shares), "a histogram has a share out of range")
+    require(all(map(_is_number, edges)) and edges == sorted(edges), "a histogram has its edges out of order")
+    require(all(type(name) is str for name in histogram.categories), "a histogram has an odd category")
+    n_bins = len(edges or histogram.categories) + 1
+    require(len(histogram.shares) == n_bins and not (edges and histogram.categories), "a histogram has odd bins")
+
+# %% ../../nbs/formula/soundness.ipynb #cb5d4e6c
+def _check_lineage(record: "ModelRecord") -> None:
+    """Check what is known about where a model comes from."""
+    texts = record.commit, *record.findings
+    require(all(type(text) is str for text in texts), "the record of the model has an odd text")
+    require(type(record.clean) is bool, "the record of the model does not tell whether its notebooks were clean")
+    plain = _is_plain(record.data) and _is_plain(record.segments)
+    require(plain and type(record.segments) is tuple, "the record of the model has odd data or segments")
+    for histogram in record.histograms.values():
+        _check_histogram(histogram)
+    if record.scores is not None:
+        _check_histogram(record.scores)
+    if (own := record.own) is not None:
+        require(type(own.function) is str and type(own.digest) is str, "the own features have no name")
+        require(0 < len(own.columns) <= MOST_COLUMNS, "the own features have no columns, or too many")
+        for column in own.columns:
+            _check_column(column)
+
+# %% ../../nbs/formula/soundness.ipynb #87c46255
 def _check_record(record: "ModelRecord") -> None:
     """Check what is known about a model besides."""
     texts = (
@@ -221,7 +260,9 @@ def _check_record(record: "ModelRecord") -> None:
     require(len(names) <= MOST_COLUMNS * 10, "the record of the model names too many columns")
     require(len(set(names)) == len(names), "the record of the model names a column twice")
     require(_is_count(record.n_rows) and type(record.has_names) is bool, "the record of the model has an odd number")
-    require(all(map(_is_number, record.metrics.values())), "the record of the model has an odd metric")
+    metrics = *record.metrics.values(), *record.intervals.values()
+    require(all(map(_is_number, metrics)), "the record of the model has an odd metric")
+    _check_lineage(record)
 
 # %% ../../nbs/formula/soundness.ipynb #fb15a471
 def check_formula(formula: "Formula") -> None:
@@ -258,7 +299,8 @@ def check_formula(formula: "Formula") -> None:
     _check_range(formula)
     _check_record(formula.record)
     seen = formula.record.raw_columns
-    require(not seen or set(formula.inputs) <= set(seen), "the model needs a column that training did not see")
+    known = formula.record.own is not None or not seen or set(formula.inputs) <= set(seen)
+    require(known, "the model needs a column that training did not see")
 
 # %% ../../nbs/formula/soundness.ipynb #ba135d4c
 def _check_labels(labels: Any) -> None:

@@ -87,7 +87,7 @@ def _holds_too_much(served: ServedModel, body: bytes) -> bool:
         return False
     rows = 4 * served.max_rows
     values, objects, lists = (body.count(mark) if mark in body else 0 for mark in (b",", b"{", b"["))
-    return values > rows * len(served.predictor.formula.input_columns) + 100_000 or objects + lists > rows + 100_000
+    return values > rows * len(served.predictor.columns) + 100_000 or objects + lists > rows + 100_000
 
 
 def _parsed(served: ServedModel, body: bytes) -> Any:
@@ -129,7 +129,7 @@ def _checked_rows(served: ServedModel, body: bytes) -> list[Any]:
 def _problems_of_each(served: ServedModel, customers: Sequence[Any], first: int) -> _RefusedError:
     """Return the problems of customers from the first that has any, and stop where looking on would cost much."""
     problems: list[Any] = []
-    n_problems, left, end = 0, _COUNTED_VALUES // len(served.predictor.formula.input_columns), len(customers)
+    n_problems, left, end = 0, _COUNTED_VALUES // len(served.predictor.columns), len(customers)
     for i in range(first, end):
         if n_problems >= _LISTED:
             left -= 1
@@ -192,7 +192,7 @@ def _predict_one(served: ServedModel, metrics: ServerMetrics, body: bytes) -> by
 def _predict_many(served: ServedModel, metrics: ServerMetrics, body: bytes) -> bytes:
     """Answer ``/predict/batch``."""
     rows = map(_values, _checked_rows(served, body))
-    columns = dict(zip(served.predictor.formula.inputs, map(list, zip(*rows, strict=True)), strict=True))
+    columns = dict(zip(served.predictor.inputs, map(list, zip(*rows, strict=True)), strict=True))
     with _refusing():
         answers = served.predictor.predict_batch(columns)
     metrics.batch(len(answers))
@@ -205,13 +205,11 @@ def _predict_many(served: ServedModel, metrics: ServerMetrics, body: bytes) -> b
 
 def _explain_one(served: ServedModel, metrics: ServerMetrics, body: bytes, top: int) -> ExplainedAnswer:
     """Answer ``/explain``."""
-    values, formula = _values(_checked_row(served, body)), served.predictor.formula
-    customer = dict(zip(formula.inputs, values, strict=True))
+    values, predictor = _values(_checked_row(served, body)), served.predictor
     with _refusing():
-        answer = served.predictor.predict_values(values)
-        explained = served.predictor.contributions({name: [value] for name, value in customer.items()})
-    shares = dict(zip(explained.columns, explained.values[0].tolist(), strict=True))
-    why = {"reasons": strongest_reasons(shares, customer, top), "baseline": explained.baseline}
+        answer = predictor.predict_values(values)
+        shares, known, baseline = predictor.shares(dict(zip(predictor.inputs, values, strict=True)))
+    why = {"reasons": strongest_reasons(shares, known, top), "baseline": baseline}
     notes = _noted(metrics, served.unusual.of_one(values))
     return ExplainedAnswer.model_validate({**answer, **why, "contributions": shares, "notes": notes})
 
@@ -221,7 +219,7 @@ _INLINE_BYTES, _INLINE_VALUES = 32_768, 2_000
 
 async def _compute(function: Callable[..., bytes], served: ServedModel, metrics: ServerMetrics, body: bytes) -> bytes:
     """Run what is quick here, and what is long beside the other requests."""
-    n_columns = len(served.predictor.formula.input_columns)
+    n_columns = len(served.predictor.columns)
     if len(body) <= _INLINE_BYTES and body.count(b"{") * n_columns <= _INLINE_VALUES:
         return function(served, metrics, body)
     return await run_in_threadpool(function, served, metrics, body)
@@ -299,8 +297,8 @@ async def model_info(request: Request) -> ModelInfo:
     return ModelInfo(
         model_type=record.model_type,
         params=dict(record.params),
-        columns={column.name: column.kind for column in formula.input_columns},
-        input_schema=customer_schema(formula.input_columns),
+        columns={column.name: column.kind for column in served.predictor.columns},
+        input_schema=customer_schema(served.predictor.columns),
         threshold=formula.threshold,
         metrics=dict(record.metrics),
         trained_at=record.trained_at,
@@ -388,7 +386,7 @@ class _ChurnAPI(FastAPI):
         except ModelUnavailableError:
             served = None
         if self._documented is None or self._documented[0] is not served:
-            customer = customer_schema(served.predictor.formula.input_columns) if served else _ANY_CUSTOMER
+            customer = customer_schema(served.predictor.columns) if served else _ANY_CUSTOMER
             document = _with_bodies(super().openapi(), customer, self.state.model.serving.max_batch_rows)
             self._documented = served, _with_key(document) if self.state.needs_key else document
         return self._documented[1]

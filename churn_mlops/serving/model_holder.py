@@ -81,12 +81,12 @@ class ServedModel:
 
     def __init__(self, path: Path, max_rows: int = 10_000) -> None:
         self.predictor = ChurnPredictor(path)
-        self.row_model = row_model_of(self.predictor.formula.input_columns)
+        self.row_model = row_model_of(self.predictor.columns)
         self.batch_model, self.max_rows = batch_model_of(self.row_model, max_rows), max_rows
-        self.unusual = UnusualFinder(self.predictor.formula)
+        self.unusual = UnusualFinder(self.predictor.columns)
         self.digest = self.predictor.formula.digest
         self.loaded_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self.predictor.predict(self.predictor.formula.example)
+        self.predictor.predict(self.predictor.example)
 
 # %% ../../nbs/serving/model_holder.ipynb #8112fb88
 def _limits(given: Settings | Path | str | None) -> ServingSettings:
@@ -163,7 +163,7 @@ def changed_columns(before: Sequence[Column], after: Sequence[Column]) -> str:
     Parameters
     ----------
     before, after : sequence of Column
-        The ``input_columns`` of the formulas.
+        The ``columns`` of the predictors.
 
     Returns
     -------
@@ -255,7 +255,7 @@ class ModelHolder:
         """Load the file, and answer with it from now on, unless it asks for other columns than the model before."""
         served = self._file.load()
         if self.current is not None and not self.serving.allow_new_columns:
-            before, after = (each.predictor.formula.input_columns for each in (self.current, served))
+            before, after = (each.predictor.columns for each in (self.current, served))
             if changed := changed_columns(before, after):
                 raise ModelUnavailableError(
                     f"the new model asks for other columns ({changed}); restart the server to serve it, "

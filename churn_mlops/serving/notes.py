@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from ..formula.encoding import CategoryCodes, Column, is_gap, number_of
-from ..formula.formula import Formula, describe_column
+from ..formula.formula import describe_column
 
 # %% ../../nbs/serving/notes.ipynb #b1a70007
 UnusualKind: TypeAlias = Literal["category", "range", "empty"]
@@ -90,13 +90,13 @@ class UnusualFinder:
 
     Parameters
     ----------
-    formula : Formula
-        The model: it knows the categories and ranges of its training.
+    columns : sequence of Column
+        What a customer must have, with the categories and ranges of training.
     """
 
-    def __init__(self, formula: Formula) -> None:
-        places = [(i, column) for i, column in enumerate(formula.input_columns) if column.n_values]
-        self._names = formula.inputs
+    def __init__(self, columns: Sequence[Column]) -> None:
+        places = [(i, column) for i, column in enumerate(columns) if column.n_values]
+        self._names = [column.name for column in columns]
         self._words = [(i, _Words(column)) for i, column in places if column.kind == "categorical"]
         self._ranges = [(i, _Range(column)) for i, column in places if column.kind in ("numeric", "date")]
         self._known = [(i, words.known, words) for i, words in self._words]
@@ -108,7 +108,7 @@ class UnusualFinder:
         Parameters
         ----------
         values : sequence of value
-            The checked values of ``formula.inputs``, in their order.
+            The checked values of the columns, in their order.
 
         Returns
         -------
