@@ -157,6 +157,7 @@ COMMANDS = {
     "churn-serve": "serving.command",
     "churn-lab": "lab.command",
     "churn-notebooks": "lab.outputs",
+    "churn-new": "project.new",
 }
 
 

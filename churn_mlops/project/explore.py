@@ -155,8 +155,10 @@ def read_notebook(path: Path) -> dict[str, Any]:
     ValueError
         If it is no notebook of Python that this version can read.
     OSError
-        If it cannot be read.
+        If it is not there or cannot be read.
     """
+    if not path.exists():
+        raise FileNotFoundError(f"no such notebook: {path}")
     try:
         notebook = json.loads(path.read_bytes().decode("utf-8-sig"))
         cells = [{**cell, "source": "".join(cell["source"])} for cell in notebook["cells"]]
