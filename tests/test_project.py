@@ -94,7 +94,10 @@ def texts(project: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_the_tests_of_a_new_project_are_green(from_telco: tuple[Path, str]) -> None:
-    printed = run("make", "test", f"BIN={BIN}", "ARGS=-p no:cacheprovider", cwd=from_telco[0])
+    arguments = "-p no:cacheprovider"
+    if "features" not in Settings.model_fields:
+        arguments += " --ignore tests/test_features.py"
+    printed = run("make", "test", f"BIN={BIN}", f"ARGS={arguments}", cwd=from_telco[0])
     assert " passed" in printed
     assert "skipped" not in printed
 
@@ -184,26 +187,21 @@ def test_the_targets_of_a_new_project_are_listed_and_a_release_wants_a_version(f
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["text only", "numbers only", "with an id, a leak and twins"])
+@pytest.mark.parametrize("kind", ["text only", "numbers with an id, a leak and twins"])
 def test_a_table_of_any_kind_becomes_a_project(kind: str, tmp_path: Path) -> None:
     table = generate_sample_data(300).drop(columns="customer_id")
+    numbers = table.select_dtypes("number")
     if kind == "text only":
-        table = table.select_dtypes("object" if table["contract_type"].dtype == object else "string").assign(
-            churn=table["churn"].map({1: "gone", 0: "here"})
-        )
-    elif kind == "numbers only":
-        table = table.select_dtypes("number")
+        table = table.drop(columns=numbers.columns).assign(churn=table["churn"].map({1: "gone", 0: "here"}))
     else:
-        table = pd.concat(
-            [table.assign(number=range(300), left=table["churn"] * 3 + 1), table.assign(number=range(300, 600), left=1)]
+        table = pd.concat([numbers, numbers.tail(20)]).assign(
+            left=lambda all_: all_["churn"] * 3 + 1, number=range(320)
         )
     table.to_csv(tmp_path / "customers.csv", index=False)
     positive = ["--positive", "gone"] if kind == "text only" else []
     run(*COMMAND, "our-churn", "--data", "customers.csv", *positive, cwd=tmp_path)
     shown = (tmp_path / "our-churn" / "nbs" / "customers.ipynb").read_text(encoding="utf-8")
-    assert ("'number' looks like an id" in shown or "column 'number'" in shown) == (
-        kind == "with an id, a leak and twins"
-    )
+    assert ("column 'number'" in shown) == (kind != "text only")
 
 
 # --- the template ----------------------------------------------------------------------------------------------------
