@@ -267,6 +267,10 @@ class OutputSettings(_Section):
         default=None,
         description="The list of customers worth contacting. The path of a CSV or Parquet file, or empty: none.",
     )
+    mlflow_experiment: _OptionalText = Field(
+        default=None,
+        description="The MLflow experiment that a run is logged to, where MLFLOW_TRACKING_URI says. A name, or empty: none.",
+    )
 
 
 class ServingSettings(_Section):
@@ -274,6 +278,10 @@ class ServingSettings(_Section):
 
     model_path: _OptionalPath = Field(
         default=None, description="The model file that is served. A path, or empty: the model_path of [output]."
+    )
+    public_key: _OptionalPath = Field(
+        default=None,
+        description="The public key that a model file must be signed by, see models.signing. A path, or empty: none.",
     )
     host: _Text = Field(
         default="127.0.0.1",
