@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def wait_for(url: str) -> None:
+    """Wait until the server listens, which it does a moment after it has printed its address."""
+    end = time.monotonic() + 30
+    while True:
+        try:
+            ask(f"{url}/api")
+            return
+        except OSError:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
 @pytest.fixture(scope="module")
 def url(project: Path) -> Iterator[str]:
     """Run `churn-lab` from a folder of the project; give its address."""
@@ -45,6 +58,7 @@ def url(project: Path) -> Iterator[str]:
             break
     try:
         assert found, "".join(lines)
+        wait_for(found[1])
         yield found[1]
     finally:
         process.terminate()
