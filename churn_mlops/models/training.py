@@ -13,7 +13,7 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -387,6 +387,8 @@ class TrainingResult:
         What was noticed while reading and fitting, one sentence each.
     report_path, list_path : Path or None
         The folder of the report and the file of the retention list, where they were asked for.
+    mlflow_run : str or None
+        The id of the run in MLflow, where it was asked for.
     """
 
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
@@ -406,6 +408,7 @@ class TrainingResult:
     warnings: list[str]
     report_path: Path | None = None
     list_path: Path | None = None
+    mlflow_run: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the model itself, in JSON's types."""
@@ -458,6 +461,8 @@ def _check(settings: Settings) -> tuple[ChurnModel, Economics]:
         check_list_file(output.retention_list)
         places["retention list"] = output.retention_list
     check_places(places, settings.data.path)
+    if output.mlflow_experiment:
+        require("mlflow", "mlflow", "logging a run to MLflow")
     return unfitted, economics
 
 # %% ../../nbs/models/training.ipynb #c79dbc81
@@ -472,6 +477,15 @@ def _write(run: _Run, step: Step, seconds: dict[str, float]) -> None:
             files += _report(run).files(output.report)
     with _timed(step, "save", seconds):
         write_files(*files, NewFile(output.model_path, to_bytes(run.model.formula_), "model file"))
+
+
+def _logged(result: TrainingResult, settings: Settings) -> TrainingResult:
+    """Log a run to MLflow where that is asked for, when everything is written."""
+    if not settings.output.mlflow_experiment:
+        return result
+    from churn_mlops.models.mlflow import log_run
+
+    return replace(result, mlflow_run=log_run(result, settings.output.mlflow_experiment))
 
 # %% ../../nbs/models/training.ipynb #6f85c5f6
 def run_training(settings: Settings, step: Step = nullcontext) -> TrainingResult:
@@ -518,4 +532,6 @@ def run_training(settings: Settings, step: Step = nullcontext) -> TrainingResult
             folds = _cross_validate(unfitted, customers, settings, advance, threshold)
         run = _Run(settings, economics, customers, findings, parts, model, folds)
         _write(run, step, seconds)
-    return TrainingResult(model=model, **_figures(run), seconds=seconds, findings=findings, warnings=noticed)
+    return _logged(
+        TrainingResult(model=model, **_figures(run), seconds=seconds, findings=findings, warnings=noticed), settings
+    )
