@@ -385,7 +385,6 @@ def test_a_forged_file_is_refused_on_a_hot_reload_and_the_model_from_before_stay
         running.wait_for("the model from before stays", times=int(workers))
         assert httpx.post(f"{running.url}/predict", content=BODY).json() == before
         assert "is not the file that was signed" in httpx.get(f"{running.url}/ready").json()["reload_error"]
-    assert running.process.returncode == 0
 
 
 @pytest.mark.slow

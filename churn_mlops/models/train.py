@@ -116,6 +116,8 @@ def _report(result: TrainingResult, as_json: bool) -> None:
         say(f"Report: {result.report_path / 'report.html'}")
     if result.list_path:
         say(f"Customers worth contacting: {result.list_path}")
+    if result.mlflow_run:
+        say(f"MLflow run: {result.mlflow_run}")
     say(f"\nNext:\n  serve it     churn-serve {path}")
     say(f'  in Python    from churn_mlops.models import ChurnPredictor; predictor = ChurnPredictor("{path}")')
     if as_json:
@@ -145,6 +147,7 @@ def train_command(
     report: ReportOption = None,
     retention: ListOption = None,
     budget: Annotated[float | None, typer.Option(help="The most that the retention list may cost.")] = None,
+    mlflow: Annotated[str | None, typer.Option(help="An MLflow experiment to log the run to.")] = None,
     settings: SettingsOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -156,7 +159,7 @@ def train_command(
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
     split = {"test_size": test_size, "seed": seed, "time_column": time_column}
     model = {"seed": seed, "cv_folds": cv_folds, "threshold": threshold}
-    paths = {"model_path": output, "report": report, "retention_list": retention}
+    paths = {"model_path": output, "report": report, "retention_list": retention, "mlflow_experiment": mlflow}
     with one_line_errors("churn-train"):
         named = data_options(data, target, id_column, positive, unlabelled)
         run = load_settings(settings, data=named, split=split, model=model, economics={"budget": budget}, output=paths)

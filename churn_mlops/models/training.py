@@ -421,6 +421,8 @@ class TrainingResult:
         What was noticed while reading and fitting, one sentence each.
     report_path, list_path : Path or None
         The folder of the report and the file of the retention list, where they were asked for.
+    mlflow_run : str or None
+        The id of the run in MLflow, where it was asked for.
     """
 
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
@@ -440,6 +442,7 @@ class TrainingResult:
     warnings: list[str]
     report_path: Path | None = None
     list_path: Path | None = None
+    mlflow_run: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the model itself, in JSON's types."""
@@ -522,6 +525,8 @@ def _check(settings: Settings) -> tuple[ChurnModel, Economics]:
     unfitted, economics = make_model(settings.model), make_economics(settings.economics)
     output = settings.output
     places = {"model file": output.model_path}
+    if output.mlflow_experiment:
+        require("mlflow", "mlflow", "logging a run to MLflow")
     if output.report:
         places |= check_report_folder(output.report)
     if output.retention_list:
@@ -542,6 +547,15 @@ def _write(run: TrainingRun, step: Step, seconds: dict[str, float]) -> None:
             files += _report(run).files(output.report)
     with _timed(step, "save", seconds):
         write_files(*files, NewFile(output.model_path, to_bytes(run.model.formula_), "model file"))
+
+
+def _logged(result: TrainingResult, settings: Settings) -> TrainingResult:
+    """Log a run to MLflow where that is asked for, when everything is written."""
+    if not settings.output.mlflow_experiment:
+        return result
+    from churn_mlops.models.mlflow import log_run
+
+    return replace(result, mlflow_run=log_run(result, settings.output.mlflow_experiment))
 
 # %% ../../nbs/models/training.ipynb #3bbb4270
 def evaluated(model: ChurnModel, parts: Split) -> dict[str, Any]:
@@ -672,6 +686,5 @@ def run_training(settings: Settings, step: Step = nullcontext) -> TrainingResult
     seconds: dict[str, float] = {}
     run = learn(settings, step, seconds)
     _write(run, step, seconds)
-    return TrainingResult(
-        model=run.model, **_figures(run), seconds=seconds, findings=run.findings, warnings=run.noticed
-    )
+    found = {"findings": run.findings, "warnings": run.noticed}
+    return _logged(TrainingResult(model=run.model, **_figures(run), seconds=seconds, **found), settings)
