@@ -62,7 +62,7 @@ def next_version(old: str, bump: Bump) -> str:
     ImportError
         If packaging is not installed.
     """
-    require("package", "packaging", "a version")
+    require("package", "packaging", "a version number")
     from packaging.version import InvalidVersion, Version
 
     try:
@@ -239,7 +239,8 @@ def _flat(record: ModelRecord) -> dict[str, Any]:
     sections = {name: each for name, each in record.settings.items() if isinstance(each, Mapping)}
     known = {f"[{name}] {key}": value for name, section in sections.items() for key, value in section.items()}
     own = record.own
-    known |= {"algorithm": record.model_type, "parameters": dict(record.params)}
+    if "model" not in sections:
+        known |= {"algorithm": record.model_type, "parameters": dict(record.params)}
     return known | {"own features": own and own.function, "source of the own features": own and own.digest[:19]}
 
 
