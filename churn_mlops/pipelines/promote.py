@@ -104,6 +104,7 @@ def segment_differences(paired: Paired, columns: Sequence[str], economics: Econo
     return table.assign(low=table["difference"] - margin, high=table["difference"] + margin)
 
 # %% ../../nbs/pipelines/promote.ipynb #a370000c
+_RECORDED = ("roc_auc", "brier")  # where the money is not known
 _CALIBRATION = {"ece": "its probabilities are off by more, on average", "log_loss": "its log loss is higher"}
 
 
@@ -133,15 +134,19 @@ def objections(figures: pd.DataFrame, segments: pd.DataFrame, n: int) -> list[st
         Money first, then calibration, then segments; empty if there is nothing to object to.
     """
     _, worse = beyond_chance(figures)
-    found = [money_words(figures, n)] * ("profit" in worse)
-    for name in [name for name in _CALIBRATION if name in worse]:
+    asked = "profit" in figures.index
+    found = [money_words(figures, n)] if "profit" in worse else []
+    for name in [name for name in worse if name in _CALIBRATION or (not asked and name in _RECORDED)]:
         row = figures.loc[name]
         interval = f"95% interval {row['low']:+.4f} to {row['high']:+.4f}"
-        found.append(f"{_CALIBRATION[name]} ({name} {row['difference']:+.4f}, {interval})")
-    for _, row in segments[segments["high"] < 0].iterrows():
+        found.append(f"{_CALIBRATION.get(name, f'its {name} is worse')} ({name} {row['difference']:+.4f}, {interval})")
+    losing = segments[segments["high"] < 0].sort_values("difference", kind="stable")
+    if len(losing):
+        row = losing.iloc[0]
         less = f"{-row['difference']:,.2f} less per 1,000 customers ({row['low']:+,.2f} to {row['high']:+,.2f})"
-        found.append(f"of customers with {row['column']} = {row['segment']} it earns {less}")
-    if found and "profit" not in worse and "profit" in figures.index:
+        worst = f"{row['column']} = {row['segment']} by {less}"
+        found.append(f"it earns less in {len(losing)} of {len(segments)} segments, most for {worst}")
+    if asked and found and "profit" not in worse:
         found.append(f"over all, {money_words(figures, n)}")
     return found
 
