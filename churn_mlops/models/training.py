@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['train_model', 'make_model', 'compare_with_time', 'make_economics', 'choose_threshold', 'honest_scores',
-           'check_list_file', 'retention_file', 'TrainingResult', 'run_training']
+           'check_list_file', 'retention_file', 'TrainingResult', 'with_own_features', 'run_training']
 
 # %% ../../nbs/models/training.ipynb #a9922d17
 import shlex
@@ -13,7 +13,7 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,9 @@ from ..decisions.retention import retention_list
 from ..evaluation.cross_validation import cross_validate_model, predict_out_of_fold
 from ..features.columns import column_kind
 from ..features.engineer import FeatureEngineer
+from ..features.function import apply_own_features, find_function, needed_columns
 from ..formula.file import to_bytes
+from ..formula.formula import OwnFeatures
 from ..learners.registry import make_estimator
 from .churn_model import ChurnModel
 from ..report.report import EvaluationReport, check_report_folder, evaluate_report
@@ -437,6 +439,42 @@ def _figures(run: _Run) -> dict[str, Any]:
         "churn": run.customers.churn,
     }
 
+# %% ../../nbs/models/training.ipynb #231e46b1
+def with_own_features(customers: Customers, settings: Settings) -> tuple[Customers, OwnFeatures | None]:
+    """Add the columns of the project's own function, where the settings name one.
+
+    Parameters
+    ----------
+    customers : Customers
+        With the raw columns.
+    settings : Settings
+        ``[features]`` names the function.
+
+    Returns
+    -------
+    customers : Customers
+        With the columns that the function returned.
+    own : OwnFeatures or None
+        None if there is no function, or it changes nothing.
+
+    Raises
+    ------
+    FeaturesError
+        If the function cannot be found, or breaks what it must keep; see `apply_own_features`.
+
+    Warns
+    -----
+    UserWarning
+        If the function changes nothing, so that the model does without it.
+    """
+    name = settings.features.function
+    if name is None:
+        return customers, None
+    X, own = apply_own_features(name, customers.X, settings.data.target)
+    if own is None:
+        warnings.warn(f"{name} returns the table as it is: the model does without it", stacklevel=2)
+    return replace(customers, X=X), own
+
 # %% ../../nbs/models/training.ipynb #9915fda8
 @contextmanager
 def _timed(step: Step, name: str, seconds: dict[str, float]) -> Iterator[Any]:
@@ -503,6 +541,8 @@ def run_training(settings: Settings, step: Step = nullcontext) -> TrainingResult
             table = load_customers(settings.data)
         with _timed(step, "validate", seconds):
             customers = prepare_customers(table, settings.data, settings.split)
+            raw = customers.X
+            customers, own = with_own_features(customers, settings)
         with _timed(step, "check", seconds):
             customers, findings = check_customers(customers)
             findings += compare_with_time(unfitted, customers, settings.split)
@@ -512,6 +552,9 @@ def run_training(settings: Settings, step: Step = nullcontext) -> TrainingResult
             model = unfitted.fit(parts.X_train, parts.y_train)
             threshold = _threshold(unfitted, parts, economics, customers, settings)
             model.formula_ = model.formula_.updated(threshold=threshold)
+            if own is not None:
+                asked = needed_columns(find_function(own.function), own, raw.head(50), model.formula_.inputs)
+                model.formula_ = model.formula_.updated(own=asked)
         with _timed(step, "evaluate", seconds) as advance:
             metrics = model.evaluate(parts.X_test, parts.y_test)
             model.formula_ = model.formula_.updated(metrics=metrics)

@@ -9,6 +9,7 @@ __all__ = ['batch_model_of', 'ServedModel', 'ModelUnavailableError', 'ModelHolde
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydantic import BaseModel, FailFast, Field, create_model
 
 from ..formula.encoding import changed_columns
 from ..models.inference import ChurnPredictor
+from ..models.signing import signature_path
 from .contract import row_model_of
 from .notes import UnusualFinder
 from ..settings import ServingSettings, Settings, SettingsError, load_settings
@@ -55,6 +57,8 @@ class ServedModel:
         The model file.
     max_rows : int, default 10000
         The most customers in one request.
+    public_key : str or Path, optional
+        A key that the file must be signed by, see `ChurnPredictor`.
 
     Raises
     ------
@@ -79,8 +83,8 @@ class ServedModel:
         When it was loaded: ISO 8601, UTC.
     """
 
-    def __init__(self, path: Path, max_rows: int = 10_000) -> None:
-        self.predictor = ChurnPredictor(path)
+    def __init__(self, path: Path, max_rows: int = 10_000, public_key: str | Path | None = None) -> None:
+        self.predictor = ChurnPredictor(path, public_key=public_key)
         self.row_model = row_model_of(self.predictor.columns)
         self.batch_model, self.max_rows = batch_model_of(self.row_model, max_rows), max_rows
         self.unusual = UnusualFinder(self.predictor.columns)
@@ -105,6 +109,11 @@ def _path(given: Settings | Path | str | None) -> Path:
         given = load_settings()
     return Path((given.serving.model_path if isinstance(given, Settings) else given) or "")
 
+
+def _public_key(given: Settings | Path | str | None) -> str | Path:
+    """Name the key as of now, or nothing; settings with a mistake raise, or a model could pass without being verified."""
+    return (given if isinstance(given, Settings) else load_settings()).serving.public_key or ""
+
 # %% ../../nbs/serving/model_holder.ipynb #5a582c87
 class ModelUnavailableError(ValueError):
     """There is no model to answer with; the message says why, and how to give one."""
@@ -114,7 +123,7 @@ def _load(given: Settings | Path | str | None, max_rows: int) -> ServedModel:
     """Load a model file, or say what is wrong with it and what to do."""
     try:
         path = _path(given)
-        return ServedModel(path, max_rows)
+        return ServedModel(path, max_rows, public_key=_public_key(given))
     except FileNotFoundError:
         raise ModelUnavailableError(
             f"there is no model file {path}; train one with churn-train, and name it with "
@@ -141,20 +150,24 @@ class _ModelFile:
 
     def load(self) -> ServedModel:
         """Load the file, and remember which one it was."""
-        self._seen = self._signature()
+        self._seen = self._identity()
         return _load(self._given, self.serving.max_batch_rows)
 
     def changed(self) -> bool:
         """Return whether the file is another than at the last attempt to load it."""
-        return self._signature() not in (None, self._seen)
+        return self._identity() not in (None, self._seen)
 
-    def _signature(self) -> tuple[int, ...] | None:
-        """Return what the file system knows of this file and of no other, or None where there is no file."""
+    def _identity(self) -> tuple[int, ...] | None:
+        """Return what the file system knows of this file and its signature and of no others, or None without a file."""
         try:
-            found = _path(self._given).stat()
+            path = _path(self._given)
+            found = [path.stat()]
+            if _public_key(self._given):
+                with suppress(FileNotFoundError):
+                    found.append(signature_path(path).stat())
         except (OSError, ValueError):
             return None
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+        return tuple(number for each in found for number in (each.st_dev, each.st_ino, each.st_size, each.st_mtime_ns))
 
 # %% ../../nbs/serving/model_holder.ipynb #d563b3bd
 class ModelHolder:
