@@ -2,8 +2,9 @@
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from churn_mlops.decisions.economics import Economics
 from churn_mlops.evaluation.metrics import evaluate_predictions
 from churn_mlops.formula.file import ModelFileError, to_bytes
 from churn_mlops.formula.formula import Formula, Histogram, OwnFeatures
-from churn_mlops.models.training import train_model
+from churn_mlops.models.training import run_training, train_model
 from churn_mlops.pipelines.paired import (
     CannotAskError,
     Paired,
@@ -36,7 +37,7 @@ from churn_mlops.pipelines.versions import (
     next_version,
     read_wheel,
 )
-from churn_mlops.settings import DataSettings, SplitSettings
+from churn_mlops.settings import DataSettings, SplitSettings, load_settings
 
 pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.usefixtures("few_draws")]
 
@@ -366,6 +367,32 @@ class TestCommand:
         current.updated(own=own).save("own.safetensors")
         assert run("better.safetensors", "own.safetensors") == 0
         assert "the money was not compared" in Path("promotion.md").read_text()
+
+    def test_own_features_are_worked_out_for_both_models_and_a_changed_function_is_said(
+        self, project: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        module = Path("acme_promoted.py")
+        code = (
+            "def add_features(table):\n    return table.assign(paid=table['total_charges'] / (table['tenure'] + {}))\n"
+        )
+        module.write_text(code.format(1))
+        monkeypatch.syspath_prepend(project)
+        monkeypatch.setenv("CHURN_FEATURES__FUNCTION", "acme_promoted:add_features")
+        given = {"path": "customers.csv", "id_column": "customer_id"}
+        run_of = load_settings(data=given, model={"type": "logistic_regression", "cv_folds": 0})
+        formula = run_training(run_of).model.formula_
+        known = {"data": {"target": "churn", "id_column": "customer_id"}, "split": run_of.split.model_dump()}
+        formula = formula.updated(settings=known, data={"fingerprint": "a"})
+        formula.save("own.safetensors")
+        write_wheel(Path("dist"), formula, "1.1.0")
+        assert run("own.safetensors", "dist") == 0
+        assert "| profit | " in Path("promotion.md").read_text()
+        own = replace(cast("OwnFeatures", formula.record.own), digest="sha256:" + "1" * 64)
+        write_wheel(Path("dist"), formula.updated(own=own), "1.2.0")
+        assert run("own.safetensors", "dist") == 0
+        assert "acme_promoted:add_features has changed since" in Path("promotion.md").read_text()
+        formula.updated(own=own).save("changed.safetensors")
+        assert run("changed.safetensors", "dist") == 2
 
     @pytest.mark.parametrize(
         ("arguments", "problem"),
