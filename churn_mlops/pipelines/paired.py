@@ -8,7 +8,7 @@ __all__ = ['FEW', 'LOWER_IS_BETTER', 'recorded_settings', 'held_out', 'CannotAsk
 
 # %% ../../nbs/pipelines/paired.ipynb #a1700004
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from ..data.customers import check_customers, prepare_customers
 from ..data.splitting import Split, split_data
 from ..decisions.economics import Economics, check_probabilities, expected_profit
 from ..evaluation.metrics import error_margins
+from ..features.function import apply_own_features
 from ..formula.encoding import FloatArray
 from ..formula.formula import Formula, ModelRecord
 from ..formula.predictor import Features, Predictor
@@ -62,7 +63,7 @@ def recorded_settings(record: ModelRecord, settings: Settings) -> tuple[DataSett
         ) from None
 
 # %% ../../nbs/pipelines/paired.ipynb #a1700008
-def held_out(table: pd.DataFrame, data: DataSettings, split: SplitSettings) -> Split:
+def held_out(table: pd.DataFrame, data: DataSettings, split: SplitSettings, function: str | None = None) -> Split:
     """Split a customer table as training does.
 
     Parameters
@@ -73,13 +74,19 @@ def held_out(table: pd.DataFrame, data: DataSettings, split: SplitSettings) -> S
         Which column is the target, which the id, and which label means churn.
     split : SplitSettings
         Share and seed of the test, and what the split goes by.
+    function : str, optional
+        The project's own, such as ``"acme_churn.features:add_features"``, for a model that was trained with it: rows
+        that are alike after it stay together.
 
     Returns
     -------
     Split
         Its test part are the customers that a training with these settings does not see.
     """
-    customers, _ = check_customers(prepare_customers(table, data, split))
+    customers = prepare_customers(table, data, split)
+    if function is not None:
+        customers = replace(customers, X=apply_own_features(function, customers.X, data.target)[0])
+    customers, _ = check_customers(customers)
     beside = {"time": customers.time, "groups": customers.groups}
     return split_data(customers.X, customers.y, test_size=split.test_size, seed=split.seed, **beside)
 
@@ -208,6 +215,7 @@ def pair_models(
     table: pd.DataFrame,
     settings: tuple[DataSettings, SplitSettings],
     *,
+    function: str | None = None,
     features: Features | None = None,
     old_features: Features | None = None,
     old_answers: npt.ArrayLike | None = None,
@@ -222,6 +230,8 @@ def pair_models(
         The raw table that the newer one was trained on, with the target.
     settings : tuple of DataSettings and SplitSettings
         How the newer one was trained, see `recorded_settings`.
+    function : str, optional
+        The name of the project's own function, where the newer one was trained with it, see `held_out`.
     features, old_features : callable, optional
         The project's own function for the newer and for the older model, see `Predictor`.
     old_answers : array of shape (n_customers,), optional
@@ -240,7 +250,7 @@ def pair_models(
         ``old_answers`` are no probabilities for these customers.
     """
     table = table.reset_index(drop=True)
-    y_test = held_out(table, *settings).y_test
+    y_test = held_out(table, *settings, function).y_test
     X, y = table.loc[y_test.index], y_test.to_numpy(dtype=np.int64)
     proba = answers_of(new, X, features)
     if not _was_tested_on(new, y, proba):

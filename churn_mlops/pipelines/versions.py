@@ -22,6 +22,7 @@ from scipy.stats import chi2
 
 from ..data.customers import load_customers
 from ..decisions.economics import Economics
+from ..features.function import FeaturesError, features_of
 from ..formula.encoding import Column, FloatArray, changed_columns
 from ..formula.file import ModelFileError, from_bytes, load
 from ..formula.formula import Formula, Histogram, ModelRecord
@@ -62,7 +63,7 @@ def next_version(old: str, bump: Bump) -> str:
     ImportError
         If packaging is not installed.
     """
-    require("package", "packaging", "a version")
+    require("package", "packaging", "a version number")
     from packaging.version import InvalidVersion, Version
 
     try:
@@ -239,7 +240,8 @@ def _flat(record: ModelRecord) -> dict[str, Any]:
     sections = {name: each for name, each in record.settings.items() if isinstance(each, Mapping)}
     known = {f"[{name}] {key}": value for name, section in sections.items() for key, value in section.items()}
     own = record.own
-    known |= {"algorithm": record.model_type, "parameters": dict(record.params)}
+    if "model" not in sections:
+        known |= {"algorithm": record.model_type, "parameters": dict(record.params)}
     return known | {"own features": own and own.function, "source of the own features": own and own.digest[:19]}
 
 
@@ -609,8 +611,9 @@ def read_answers(path: Path) -> FloatArray:
 
 # %% ../../nbs/pipelines/versions.ipynb #a270002f
 def _own_features(formula: Formula, settings: Settings) -> Features | None:
-    """Return the project's own function for a model that was trained with it."""
-    return None
+    """Return the project's own function for a model that was trained with it, if it is still the same."""
+    own = formula.record.own
+    return None if own is None else features_of(own, settings.features.function)
 
 
 def open_models(current: Path, candidate: Path, settings: Settings, answers: Path | None = None) -> Opened:
@@ -641,11 +644,17 @@ def open_models(current: Path, candidate: Path, settings: Settings, answers: Pat
     old, new = read_model(current), load(candidate)
     how = recorded_settings(new.record, settings)
     features = _own_features(new, settings)
+    function = None if features is None else settings.features.function
     given = None if answers is None else read_answers(answers)
+    table = load_customers(how[0])
     try:
         beside = None if given is not None else _own_features(old, settings)
-        table = load_customers(how[0])
-        paired = pair_models(old, new, table, how, features=features, old_features=beside, old_answers=given)
+    except FeaturesError as error:
+        return Opened(old, new, None, f"the older model cannot be asked about these customers: {error}", features)
+    try:
+        paired = pair_models(
+            old, new, table, how, function=function, features=features, old_features=beside, old_answers=given
+        )
     except CannotAskError as error:
         return Opened(old, new, None, str(error), features)
     return Opened(old, new, paired, features=features)
