@@ -34,7 +34,7 @@ def _from_settings() -> tuple[str | None, Path | None]:
     from churn_mlops.settings import load_settings
 
     settings = load_settings()
-    return getattr(getattr(settings, "features", None), "function", None), settings.serving.public_key
+    return settings.features.function, settings.serving.public_key
 
 # %% ../../nbs/models/inference.ipynb #664a9852
 class ChurnPredictor(Predictor):
