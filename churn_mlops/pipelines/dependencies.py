@@ -39,7 +39,7 @@ def _file_of(package: Path, module: str) -> Path | None:
     files = [place.with_name(f"{place.name}.py"), *[place / "__init__.py"] * (place != package)]
     return next((file for file in files if file.is_file()), None)
 
-
+# %% ../../nbs/pipelines/dependencies.ipynb #016586c7
 def imported_packages(package: Path, module: str) -> list[str]:
     """Return what a module of a package imports from outside of it, itself or through other modules of the package.
 

@@ -273,7 +273,7 @@ def build_settings(project: Project, version: str, requirements: Sequence[str]) 
              for name, section in sections.items()]  # fmt: skip
     return "\n".join(parts)
 
-
+# %% ../../nbs/pipelines/wheel.ipynb #d7767353
 def root_files(project: Project) -> dict[str, bytes]:
     """Return the files that a project's metadata names, by path: readme and licences.
 
