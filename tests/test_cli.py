@@ -116,7 +116,15 @@ class TestOutput:
 
 @pytest.mark.parametrize(
     "module",
-    ["models.train", "pipelines.evaluate", "pipelines.promote", "serving.command", "lab.command", "lab.outputs"],
+    [
+        "models.train",
+        "pipelines.evaluate",
+        "pipelines.promote",
+        "pipelines.package",
+        "serving.command",
+        "lab.command",
+        "lab.outputs",
+    ],
 )
 def test_every_command_tells_its_version(module, capsys):
     with pytest.raises(SystemExit) as ended:

@@ -155,6 +155,7 @@ COMMANDS = {
     "churn-train": "models.train",
     "churn-evaluate": "pipelines.evaluate",
     "churn-promote": "pipelines.promote",
+    "churn-package": "pipelines.package",
     "churn-serve": "serving.command",
     "churn-lab": "lab.command",
     "churn-notebooks": "lab.outputs",
