@@ -1460,6 +1460,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                    'churn_mlops/pipelines/versions.py'),
                                                 'churn_mlops.pipelines.versions._model_in': ( 'pipelines/versions.html#_model_in',
                                                                                               'churn_mlops/pipelines/versions.py'),
+                                                'churn_mlops.pipelines.versions._n_rows': ( 'pipelines/versions.html#_n_rows',
+                                                                                            'churn_mlops/pipelines/versions.py'),
                                                 'churn_mlops.pipelines.versions._own_features': ( 'pipelines/versions.html#_own_features',
                                                                                                   'churn_mlops/pipelines/versions.py'),
                                                 'churn_mlops.pipelines.versions._verdict': ( 'pipelines/versions.html#_verdict',

@@ -139,6 +139,10 @@ class TestBump:
         assert comparison.figures.loc["roc_auc", "high"] == pytest.approx(np.hypot(0.02, 0.02))
         assert "install the old release in an environment of its own" in comparison.to_markdown("1.0.0")
 
+    def test_odd_words_about_the_data_do_no_harm(self, current: Formula) -> None:
+        odd = current.updated(data={"n_rows": ["many"], "fingerprint": 1, "churn_rate": "high"})
+        assert compare(odd, current).data.startswith("1,500 of whom")
+
     @pytest.mark.parametrize(
         ("old", "bump", "new"),
         [

@@ -202,6 +202,12 @@ def asked_columns(formula: Formula) -> tuple[Column, ...]:
     return formula.input_columns if own is None else own.columns
 
 
+def _n_rows(record: ModelRecord) -> int:
+    """Return how many customers a model was made from; a file may say anything, or nothing."""
+    n = record.data.get("n_rows")
+    return n if type(n) is int and n > 0 else max(record.n_rows, 1)
+
+
 def column_drift(old: Formula, new: Formula) -> pd.DataFrame:
     """Compare how the columns of two models were distributed.
 
@@ -217,7 +223,7 @@ def column_drift(old: Formula, new: Formula) -> pd.DataFrame:
         ``psi``, ``chance`` (95 % of the indices of customers of one kind are below) and ``moved``.
     """
     ranges = {column.name: (column.minimum, column.maximum) for column in asked_columns(new)}
-    n_old, n_new = (max(int(each.record.data.get("n_rows", each.record.n_rows)), 1) for each in (old, new))
+    n_old, n_new = (_n_rows(each.record) for each in (old, new))
     rows = {}
     for name, before in old.record.histograms.items():
         after = new.record.histograms.get(name)
@@ -281,7 +287,7 @@ def data_sentence(old: ModelRecord, new: ModelRecord) -> str:
         return "the same customers"
 
     def counted(record: ModelRecord) -> str:
-        n, rate = record.data.get("n_rows", record.n_rows), record.data.get("churn_rate")
+        n, rate = _n_rows(record), record.data.get("churn_rate")
         return f"{n:,}" + (f" of whom {rate:.1%} left" if isinstance(rate, float) else "")
 
     unsure = "" if before is not None and after is not None else " (that they are others is not recorded)"
