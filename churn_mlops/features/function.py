@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TableFunction', 'FeaturesError', 'find_function', 'source_digest', 'learn_raw_columns', 'raw_table', 'call',
-           'check_one_by_one', 'apply_own_features', 'needed_columns', 'features_of']
+           'check_one_by_one', 'apply_own_features', 'needed_columns', 'features_of', 'with_own_columns']
 
 # %% ../../nbs/features/function.ipynb #75534b35
 import hashlib
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from .columns import find_gaps, learn_column
-from ..formula.encoding import Column, read_column
+from ..formula.encoding import Column, read_column, require_columns
 from ..formula.formula import OwnFeatures
 from ..formula.predictor import Features
 
@@ -332,3 +332,35 @@ def features_of(own: OwnFeatures, name: str | None) -> Features:
             "that the model was trained with"
         )
     return lambda columns: call(function, pd.DataFrame(columns), name)
+
+# %% ../../nbs/features/function.ipynb #c2b7233a
+def with_own_columns(own: OwnFeatures | None, name: str | None, X: pd.DataFrame) -> pd.DataFrame:
+    """Return a table as the formula of a model takes it.
+
+    Parameters
+    ----------
+    own : OwnFeatures or None
+        What the model was trained with.
+    name : str or None
+        Module and function as the settings name them.
+    X : DataFrame of shape (n_customers, n_columns)
+        The raw columns.
+
+    Returns
+    -------
+    DataFrame of shape (n_customers, n_columns_after)
+        The table itself, if the model has no own features.
+
+    Raises
+    ------
+    FeaturesError
+        See `features_of`.
+    ValueError
+        If a column is missing.
+    """
+    if own is None:
+        return X
+    named = X.set_axis([str(column) for column in X.columns], axis=1)
+    require_columns([column.name for column in own.columns], named.columns)
+    result: pd.DataFrame = features_of(own, name)({c.name: read_column(c, named[c.name]) for c in own.columns})
+    return result.set_axis(X.index, axis=0)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from ..formula.evaluator import Engine
 from ..formula.file import load, read_model_file
+from ..formula.formula import Formula
+from ..formula.predictor import Features, Predictor
 from ..formula.predictor import Prediction as Prediction
-from ..formula.predictor import Predictor
 from .signing import verified_bytes
 
 # %% ../../nbs/models/inference.ipynb #224368a6
@@ -36,6 +37,15 @@ def _from_settings() -> tuple[str | None, Path | None]:
     settings = load_settings()
     return settings.features.function, settings.serving.public_key
 
+# %% ../../nbs/models/inference.ipynb #cf6a98c5
+def _own_features(formula: Formula, name: str | None) -> Features | None:
+    """Return what works out the own columns of a model; None if it has none."""
+    if formula.record.own is None:
+        return None
+    from churn_mlops.features.function import features_of
+
+    return features_of(formula.record.own, name)
+
 # %% ../../nbs/models/inference.ipynb #664a9852
 class ChurnPredictor(Predictor):
     """Answer for customers given as dicts or as a table, from a saved model; see `Predictor`.
@@ -49,6 +59,9 @@ class ChurnPredictor(Predictor):
     public_key : str or Path, optional
         A key that the file must be signed by, see `sign_model`. By default that of the settings, ``[serving] public_key``,
         where there are any; ``""``: none, whatever they say.
+    features : str, optional
+        The project's own function, as module and function, for a model that was trained with it. By default that of the
+        settings, ``[features] function``. It is never taken from the model file.
 
     Raises
     ------
@@ -59,16 +72,23 @@ class ChurnPredictor(Predictor):
     SignatureError
         If there is a key, and the file is not signed by it.
     ValueError
-        If the model was fitted on labels other than 0 and 1.
+        If the model was fitted on labels other than 0 and 1, or the project's own function cannot be found or has
+        changed since.
     """
 
     def __init__(
-        self, model_path: str | Path, *, engine: Engine | None = None, public_key: str | Path | None = None
+        self,
+        model_path: str | Path,
+        *,
+        engine: Engine | None = None,
+        public_key: str | Path | None = None,
+        features: str | None = None,
     ) -> None:
-        key = _from_settings()[1] if public_key is None else public_key
+        function, key = (features, public_key) if features and public_key is not None else _from_settings()
+        function, key = features or function, key if public_key is None else public_key
         formula = load(model_path, partial(verified_bytes, public_key=key) if key else read_model_file)
         try:
-            super().__init__(formula, engine=engine)
+            super().__init__(formula, engine=engine, features=_own_features(formula, function))
         except ValueError as error:
             raise ValueError(f"{model_path}: {error}") from None
 

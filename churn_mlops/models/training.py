@@ -686,5 +686,7 @@ def run_training(settings: Settings, step: Step = nullcontext) -> TrainingResult
     seconds: dict[str, float] = {}
     run = learn(settings, step, seconds)
     _write(run, step, seconds)
-    found = {"findings": run.findings, "warnings": run.noticed}
-    return _logged(TrainingResult(model=run.model, **_figures(run), seconds=seconds, **found), settings)
+    result = TrainingResult(
+        model=run.model, **_figures(run), seconds=seconds, findings=run.findings, warnings=run.noticed
+    )
+    return _logged(result, settings)

@@ -59,6 +59,8 @@ class ServedModel:
         The most customers in one request.
     public_key : str or Path, optional
         A key that the file must be signed by, see `ChurnPredictor`.
+    features : str, optional
+        The project's own function, see `ChurnPredictor`.
 
     Raises
     ------
@@ -83,8 +85,14 @@ class ServedModel:
         When it was loaded: ISO 8601, UTC.
     """
 
-    def __init__(self, path: Path, max_rows: int = 10_000, public_key: str | Path | None = None) -> None:
-        self.predictor = ChurnPredictor(path, public_key=public_key)
+    def __init__(
+        self,
+        path: Path,
+        max_rows: int = 10_000,
+        public_key: str | Path | None = None,
+        features: str | None = None,
+    ) -> None:
+        self.predictor = ChurnPredictor(path, public_key=public_key, features=features)
         self.row_model = row_model_of(self.predictor.columns)
         self.batch_model, self.max_rows = batch_model_of(self.row_model, max_rows), max_rows
         self.unusual = UnusualFinder(self.predictor.columns)
@@ -110,9 +118,10 @@ def _path(given: Settings | Path | str | None) -> Path:
     return Path((given.serving.model_path if isinstance(given, Settings) else given) or "")
 
 
-def _public_key(given: Settings | Path | str | None) -> str | Path:
-    """Name the key as of now, or nothing; settings with a mistake raise, or a model could pass without being verified."""
-    return (given if isinstance(given, Settings) else load_settings()).serving.public_key or ""
+def _safeguards(given: Settings | Path | str | None) -> dict[str, Any]:
+    """Name key and function as of now; settings with a mistake raise, or a model could pass without being verified."""
+    settings = given if isinstance(given, Settings) else load_settings()
+    return {"public_key": settings.serving.public_key or "", "features": settings.features.function}
 
 # %% ../../nbs/serving/model_holder.ipynb #5a582c87
 class ModelUnavailableError(ValueError):
@@ -123,7 +132,7 @@ def _load(given: Settings | Path | str | None, max_rows: int) -> ServedModel:
     """Load a model file, or say what is wrong with it and what to do."""
     try:
         path = _path(given)
-        return ServedModel(path, max_rows, public_key=_public_key(given))
+        return ServedModel(path, max_rows, **_safeguards(given))
     except FileNotFoundError:
         raise ModelUnavailableError(
             f"there is no model file {path}; train one with churn-train, and name it with "
@@ -162,7 +171,7 @@ class _ModelFile:
         try:
             path = _path(self._given)
             found = [path.stat()]
-            if _public_key(self._given):
+            if _safeguards(self._given)["public_key"]:
                 with suppress(FileNotFoundError):
                     found.append(signature_path(path).stat())
         except (OSError, ValueError):
