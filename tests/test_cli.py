@@ -115,7 +115,16 @@ class TestOutput:
 
 
 @pytest.mark.parametrize(
-    "module", ["models.train", "pipelines.evaluate", "serving.command", "lab.command", "lab.outputs"]
+    "module",
+    [
+        "models.train",
+        "pipelines.evaluate",
+        "pipelines.promote",
+        "pipelines.package",
+        "serving.command",
+        "lab.command",
+        "lab.outputs",
+    ],
 )
 def test_every_command_tells_its_version(module, capsys):
     with pytest.raises(SystemExit) as ended:

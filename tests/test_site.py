@@ -154,6 +154,8 @@ def test_site_has_the_openapi_document_of_the_server(site: Path) -> None:
 COMMANDS = {
     "churn-train": "models.train",
     "churn-evaluate": "pipelines.evaluate",
+    "churn-promote": "pipelines.promote",
+    "churn-package": "pipelines.package",
     "churn-serve": "serving.command",
     "churn-lab": "lab.command",
     "churn-notebooks": "lab.outputs",
