@@ -94,10 +94,7 @@ def texts(project: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_the_tests_of_a_new_project_are_green(from_telco: tuple[Path, str]) -> None:
-    arguments = "-p no:cacheprovider"
-    if "features" not in Settings.model_fields:
-        arguments += " --ignore tests/test_features.py"
-    printed = run("make", "test", f"BIN={BIN}", f"ARGS={arguments}", cwd=from_telco[0])
+    printed = run("make", "test", f"BIN={BIN}", "ARGS=-p no:cacheprovider", cwd=from_telco[0])
     assert " passed" in printed
     assert "skipped" not in printed
 
@@ -147,8 +144,7 @@ def test_an_exploration_with_add_features_is_named_by_the_chapter_on_features(fr
     assert "def late" not in module
     assert not (project / "acme_churn" / "features.py").exists()
     assert "from acme_churn.explore import add_features" in (project / "nbs" / "features.ipynb").read_text("utf-8")
-    if "features" in Settings.model_fields:
-        assert load_settings(project / "settings.ini").features.function == "acme_churn.explore:add_features"
+    assert load_settings(project / "settings.ini").features.function == "acme_churn.explore:add_features"
 
 
 @pytest.mark.slow
