@@ -287,7 +287,7 @@ def _notes(exported: str, has_outputs: bool) -> Iterator[str]:
         which = ", ".join("files beside the notebook" if name == "." else name for name in modules)
         yield f"the exported cells import {which}, not installed here: install it, and name it in pyproject.toml"
 
-
+# %% ../../nbs/project/explore.ipynb #5c1d27ab
 def part_notebook(notebook: dict[str, Any], title: str = "Exploration") -> Exploration:
     """Mark the cells of a notebook that only define, and name those that mix that with work.
 

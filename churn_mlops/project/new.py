@@ -380,9 +380,9 @@ def new_command(
             with step("read"):
                 plan = plan_project(Path(name), DataSettings(path=data, **columns), notebook)
             make_project(plan, step)
-    _print_result(plan)
+    _print_result(Plan(Path("our-churn"), plan.data, plan.customers))
 
-
+# %% ../../nbs/project/new.ipynb #5c1d27aa
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``churn-new``; ``argv`` are its arguments, those of the process by default."""
     run_command("churn-new", new_command, argv)
