@@ -248,7 +248,7 @@ class FeaturesSettings(_Section):
     function: Annotated[_OptionalText, AfterValidator(_function_name)] = Field(
         default=None,
         description="The function that adds columns to the table before anything else. Module and function, such as "
-        "acme_churn.features:add_features, or empty: none.",
+        "my_package.features:add_features, or empty: none.",
     )
 
 # %% ../nbs/settings.ipynb #97e9ab9b

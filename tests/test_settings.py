@@ -364,6 +364,8 @@ def test_every_field_that_has_a_limit_is_tested_beyond_it() -> None:
         ("split", "group_column"),
         ("output", "report"),
         ("output", "retention_list"),
+        ("output", "mlflow_experiment"),
+        ("serving", "public_key"),
     }
     unlimited |= {("economics", "customer_value")}  # what is no amount is the name of a column
     assert set(BAD) == set(FIELDS) - unlimited

@@ -6,15 +6,15 @@
 __all__ = ['log_run']
 
 # %% ../../nbs/models/mlflow.ipynb #b376c551
-import importlib.util
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..formula.formula import Formula
 from .inference import ChurnPredictor
+from ..report.card import card_of
 from ..utils import require
 
 # %% ../../nbs/models/mlflow.ipynb #7df5ec11
@@ -75,12 +75,6 @@ def _tags(formula: Formula) -> dict[str, str]:
     return {f"churn_mlops.{name}": str(value) for name, value in known.items() if value not in (None, "")}
 
 # %% ../../nbs/models/mlflow.ipynb #0ab46606
-def _texts(formula: Formula) -> Iterator[tuple[str, str]]:
-    """Return the model card and its name, where this version makes one."""
-    if importlib.util.find_spec("churn_mlops.report.card"):
-        yield importlib.import_module("churn_mlops.report.card").card_of(formula), "card.md"
-
-
 def _log_model(formula: Formula) -> None:
     """Log the model file, and the same as a model of MLflow."""
     import mlflow
@@ -129,8 +123,7 @@ def log_run(result: "TrainingResult", experiment: str) -> str:
         with mlflow.start_run(experiment_id=place, run_name=result.run_id, nested=nested, tags=_tags(formula)) as run:
             mlflow.log_params(_params(result))
             mlflow.log_metrics(_metrics(result))
-            for text, name in _texts(formula):
-                mlflow.log_text(text, name)
+            mlflow.log_text(card_of(formula), "card.md")
             if result.report_path:
                 mlflow.log_artifacts(str(result.report_path), "report")
             _log_model(formula)

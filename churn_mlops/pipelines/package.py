@@ -12,8 +12,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +20,7 @@ import typer
 # %% ../../nbs/pipelines/package.ipynb #a71897b6
 from ..commands import one_line_errors, print_notes, run_command
 from ..data.customers import load_customers
+from ..data.fingerprint import fingerprint
 from ..formula.file import load
 from ..formula.formula import Formula
 from ..formula.packaged import packaged_features
@@ -121,9 +120,8 @@ def check_data(formula: Formula, data: DataSettings) -> list[str]:
         If they have changed.
     """
     known = formula.record.data.get("fingerprint")
-    if known is None or find_spec("churn_mlops.data.fingerprint") is None:
+    if known is None:
         return ["the model does not say which customers it was made from, so nobody can say whether they changed"]
-    fingerprint = import_module("churn_mlops.data.fingerprint").fingerprint
     if fingerprint(load_customers(data)) != known:
         where = data.path or "the sample data"
         raise ValueError(f"{where}: the customers have changed since the model was trained; train again (churn-train)")
@@ -310,7 +308,7 @@ def make_release(
         require("package", needed, "churn-package")
     version = check_version(project, text, output, overwrite=overwrite)
     formula = load(model)
-    named: str | None = getattr(getattr(settings, "features", None), "function", None) or None
+    named = settings.features.function
     predictor = load_predictor(project, formula, named)
     notes = check_data(formula, settings.data)
     function = None if formula.record.own is None else named

@@ -380,7 +380,7 @@ def new_command(
             with step("read"):
                 plan = plan_project(Path(name), DataSettings(path=data, **columns), notebook)
             make_project(plan, step)
-    _print_result(Plan(Path("our-churn"), plan.data, plan.customers))
+    _print_result(plan)
 
 # %% ../../nbs/project/new.ipynb #5c1d27aa
 def main(argv: Sequence[str] | None = None) -> None:
