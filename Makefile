@@ -10,10 +10,6 @@ BENCH  := .venv-bench
 AUDIT  := .venv-audit
 INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PIP    := $(BIN)/python $(INSTALL)
-JUPYTER_ENV := JUPYTER_CONFIG_DIR=$(CURDIR)/$(VENV)/jupyter/config JUPYTER_DATA_DIR=$(CURDIR)/$(VENV)/jupyter/data \
-	JUPYTER_RUNTIME_DIR=$(CURDIR)/$(VENV)/jupyter/runtime JUPYTERLAB_SETTINGS_DIR=$(CURDIR)/$(VENV)/jupyter/settings \
-	JUPYTERLAB_WORKSPACES_DIR=$(CURDIR)/$(VENV)/jupyter/workspaces JUPYTER_CONFIG_PATH=$(CURDIR)/tools/jupyter \
-	IPYTHONDIR=$(CURDIR)/$(VENV)/jupyter/ipython MATPLOTLIBRC=$(CURDIR)/nbs/matplotlibrc
 
 # What another environment leaves behind must not reach this one.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV JUPYTER_PATH
@@ -49,14 +45,13 @@ docs-serve: docs  ## build the site and show it on http://127.0.0.1:8001
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _docs 8001
 
 fresh: $(VENV)/.with-docs  ## execute the notebooks (or ARGS=one.ipynb), write the outputs that are stale
-	@$(BIN)/python tools/notebooks.py $(ARGS)
+	@$(BIN)/churn-notebooks $(ARGS)
 
 readme: $(VENV)/.with-docs  ## write README.md from nbs/index.ipynb
 	@$(BIN)/python tools/readme.py
 
-lab: $(VENV)/.with-lab  ## open JupyterLab; a save cleans the notebook and writes its module
-	@$(JUPYTER_ENV) $(BIN)/nbdev-trust --force-all
-	@$(JUPYTER_ENV) $(BIN)/jupyter-lab --config=tools/jupyter_lab_config.py $(ARGS)
+lab: $(VENV)/.with-docs  ## open JupyterLab; a save cleans the notebook and writes its module
+	@$(BIN)/churn-lab nbs/start_here.ipynb $(ARGS)
 
 serve: $(VENV)/.with-api  ## answer over HTTP with MODEL=models/churn-model.safetensors
 	@$(BIN)/churn-serve "$(MODEL)" $(ARGS)
@@ -72,7 +67,7 @@ audit: $(AUDIT)/.made  ## look the pinned releases up among known vulnerabilitie
 	@$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt $(ARGS)
 
 export: $(VENV)/.with-docs  ## write churn_mlops/ from the notebooks, and clean them
-	@$(BIN)/nbdev-export && $(JUPYTER_ENV) $(BIN)/nbdev-clean
+	@$(BIN)/nbdev-export && JUPYTER_DATA_DIR=$(CURDIR)/$(VENV)/jupyter/data $(BIN)/nbdev-clean
 
 build: $(VENV)/.with-dev  ## build and check the sdist and the wheel in dist/
 	@rm -rf build dist
@@ -115,4 +110,4 @@ $(AUDIT)/.made:
 $(VENV)/.with-%: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "Installing churn_mlops ($*) into $(VENV) ..."
 	@$(PIP) -e "$(if $(filter base,$*),.,.[$*])"
-	@touch $(if $(filter dev,$*),$(addprefix $(VENV)/.with-,base api docs lab)) $@
+	@touch $(if $(filter dev,$*),$(addprefix $(VENV)/.with-,base api docs)) $@

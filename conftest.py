@@ -4,23 +4,26 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import notebooks
 import pytest
+from chapters import forgotten
+
+from churn_mlops.lab.outputs import lacking, problems, project_notebooks
 
 ROOT = Path(__file__).resolve().parent
 IN_CI = os.environ.get("CI") == "true"
+NOTEBOOKS = frozenset(project_notebooks(ROOT))
 
 
 class Notebook(pytest.File):
     """A notebook under nbs/: one test that it is a chapter, one that runs it and compares what it shows."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        yield NotebookTest.from_parent(self, name="is a chapter", find=notebooks.forgotten)
+        yield NotebookTest.from_parent(self, name="is a chapter", find=forgotten)
         yield NotebookTest.from_parent(self, name="run all cells", find=self.run)
 
     def run(self, path: Path) -> list[str]:
         lacks = "the file that it shows is not here: the variable after `#| data:` must name it"
-        return notebooks.problems(path) or [lacks] * (IN_CI and notebooks.lacks_data(path))
+        return problems(path) or [lacks] * (IN_CI and bool(lacking(path)))
 
 
 class NotebookTest(pytest.Item):
@@ -35,13 +38,13 @@ class NotebookTest(pytest.Item):
             pytest.fail("\n".join(found), pytrace=False)
 
     def reportinfo(self) -> tuple[Path, int, str]:
-        title = " is a chapter" if self.find is notebooks.forgotten else ""
+        title = " is a chapter" if self.find is forgotten else ""
         return self.path, 0, f"{self.path.relative_to(ROOT)}{title}"
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> Notebook | None:
     """Collect the notebooks under nbs/."""
-    if file_path.suffix == ".ipynb" and file_path in notebooks.all_notebooks():
+    if file_path.suffix == ".ipynb" and file_path in NOTEBOOKS:
         return Notebook.from_parent(parent, path=file_path)
     return None
 
@@ -51,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Files are handed to the processes in this order, so that none has much left when the others are done.
     """
-    order = {path: -path.stat().st_size for path in notebooks.all_notebooks()}
+    order = {path: -path.stat().st_size for path in NOTEBOOKS}
     items.sort(key=lambda item: (item.path in order, "browser" not in item.path.parts, order.get(item.path, 0)))
 
 

@@ -114,7 +114,18 @@ class TestOutput:
         assert "RuntimeWarning" not in real_churn_train("--help", cwd=tmp_path).stderr
 
 
-@pytest.mark.parametrize("module", ["models.train", "pipelines.evaluate", "serving.command"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "models.train",
+        "pipelines.evaluate",
+        "pipelines.promote",
+        "pipelines.package",
+        "serving.command",
+        "lab.command",
+        "lab.outputs",
+    ],
+)
 def test_every_command_tells_its_version(module, capsys):
     with pytest.raises(SystemExit) as ended:
         importlib.import_module(f"churn_mlops.{module}").main(["--version"])

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import notebooks
 import pytest
 import yaml
+from chapters import forgotten
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -132,7 +132,7 @@ def test_notebook_holds_no_error(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_of_a_chapter_is_forgotten(name: str) -> None:
-    assert notebooks.forgotten(ROOT / "nbs" / name) == []
+    assert forgotten(ROOT / "nbs" / name) == []
 
 
 def sidebar() -> list[str]:

@@ -4,10 +4,12 @@ import asyncio
 from pathlib import Path
 from types import SimpleNamespace
 
-import lab_hooks
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
+
+from churn_mlops.lab.hooks import Notebooks, complete, export
+from churn_mlops.lab.outputs import clean
 
 PROJECT = '[project]\nname = "acme"\nversion = "1"\n[tool.nbdev]\nnbs_path = "nbs"\nlib_path = "acme"\n'
 
@@ -20,7 +22,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "pyproject.toml").write_text(PROJECT)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("IN_TEST", raising=False)
-    lab_hooks.export(write(tmp_path / "nbs/part.ipynb", "#| default_exp part", "#| export\nx = 1"))
+    export(write(tmp_path / "nbs/part.ipynb", "#| default_exp part", "#| export\nx = 1"))
     assert modules(tmp_path) == ["part.py"]
     return tmp_path
 
@@ -41,35 +43,35 @@ def test_copy_of_a_notebook_does_not_overwrite_its_module(project: Path) -> None
     before = (project / "acme/part.py").read_bytes()
     copy = write(project / "nbs/part-Copy1.ipynb", "#| default_exp part", "#| export\nx = 2")
     with pytest.raises(ValueError, match=r"part\.ipynb exports to the same module"):
-        lab_hooks.export(copy)
+        export(copy)
     assert (project / "acme/part.py").read_bytes() == before
 
 
 def test_copy_that_gets_a_module_of_its_own_leaves_the_first_one(project: Path) -> None:
-    lab_hooks.export(write(project / "nbs/part-Copy1.ipynb", "#| default_exp other", "#| export\nx = 2"))
+    export(write(project / "nbs/part-Copy1.ipynb", "#| default_exp other", "#| export\nx = 2"))
     assert modules(project) == ["other.py", "part.py"]
 
 
 def test_module_stays_when_its_notebook_forgets_to_name_it(project: Path) -> None:
     with pytest.raises(ValueError, match="default_exp"):
-        lab_hooks.export(write(project / "nbs/part.ipynb", "#| export\nx = 1"))
+        export(write(project / "nbs/part.ipynb", "#| export\nx = 1"))
     assert modules(project) == ["part.py"]
 
 
 def test_module_goes_with_the_last_exported_cell_and_its_name(project: Path) -> None:
-    lab_hooks.export(write(project / "nbs/part.ipynb", "x = 1"))
+    export(write(project / "nbs/part.ipynb", "x = 1"))
     assert modules(project) == []
 
 
 def test_module_stays_when_a_cell_is_no_python(project: Path) -> None:
     with pytest.raises(SyntaxError, match="outside function: return x"):
-        lab_hooks.export(write(project / "nbs/part.ipynb", "#| default_exp other", "#| export\nx = 1\nreturn x"))
+        export(write(project / "nbs/part.ipynb", "#| default_exp other", "#| export\nx = 1\nreturn x"))
     assert modules(project) == ["part.py"]
 
 
 def test_modules_of_a_renamed_folder_name_it_anew(project: Path) -> None:
-    lab_hooks.export(write(project / "nbs/old/in_it.ipynb", "#| default_exp in_it", "#| export\nx = 1"))
-    asyncio.run(lab_hooks.Notebooks(root_dir=str(project)).rename("nbs/old", "nbs/new"))
+    export(write(project / "nbs/old/in_it.ipynb", "#| default_exp in_it", "#| export\nx = 1"))
+    asyncio.run(Notebooks(root_dir=str(project)).rename("nbs/old", "nbs/new"))
     assert "nbs/new/in_it.ipynb" in (project / "acme/in_it.py").read_text()
 
 
@@ -78,15 +80,14 @@ def test_opening_and_saving_a_notebook_leaves_its_file(project: Path) -> None:
     kernel = {"name": "python3", "display_name": "python3", "language": "python"}
     content = new_notebook(cells=[new_code_cell("x = 1")], metadata={"kernelspec": dict(kernel)})
     before = nbformat.from_dict(content)
-    lab_hooks.complete(content, SimpleNamespace(display_name="Python 3 (ipykernel)", language="python"))
+    complete(content, SimpleNamespace(display_name="Python 3 (ipykernel)", language="python"))
     assert content != before
-    lab_hooks.clean(content)
+    clean(content)
     assert content == before
 
 
-def test_saved_notebook_stays_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saved_notebook_stays_trusted(project: Path) -> None:
     """Jupyter signs what was trusted when it was opened, after it has been cleaned."""
-    monkeypatch.chdir(Path(__file__).resolve().parent.parent)
     content = new_notebook(cells=[new_code_cell("x = 1", metadata={"trusted": True, "collapsed": False})])
-    lab_hooks.clean(content)
+    clean(content, project)
     assert content.cells[0].metadata == {"trusted": True}

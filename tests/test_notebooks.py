@@ -5,9 +5,11 @@ import io
 import json
 from pathlib import Path
 
-import notebooks
+import chapters
 import pytest
 from PIL import Image, ImageDraw
+
+from churn_mlops.lab.outputs import lacking, main, problems, project_notebooks, read, run, stale
 
 CELL = "aaaaaaaa"
 SOURCE = "total = 1 + 1\ntotal"
@@ -28,7 +30,7 @@ def picture(height: int) -> list[dict]:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a project of one notebook and one module, and let the tools work there."""
+    """Make a project of one notebook and one module, and let the rules of a chapter hold there."""
     (tmp_path / "nbs").mkdir()
     (tmp_path / "churn_mlops").mkdir()
     (tmp_path / "churn_mlops" / "part.py").write_text("x = 1\n")
@@ -36,7 +38,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         '[project]\nname = "churn_mlops"\nversion = "1"\n[tool.nbdev]\nnbs_path = "nbs"\nlib_path = "churn_mlops"\n'
     )
     (tmp_path / "settings.ini").write_text("")
-    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    monkeypatch.setattr(chapters, "ROOT", tmp_path)
     write(tmp_path / "nbs" / "part.ipynb", text("2"))
     return tmp_path
 
@@ -56,7 +58,7 @@ def write(path: Path, outputs: list[dict], source: str = SOURCE, prose: str = "#
 def change(project: Path, old: list[dict], new: list[dict], source: str = SOURCE) -> str:
     """Say how the one cell is stale, if it is."""
     path = write(project / "nbs" / "part.ipynb", old, source)
-    return notebooks.stale(path, {CELL: new}).get(CELL, "")
+    return stale(path, {CELL: new}).get(CELL, "")
 
 
 SAME = {
@@ -108,9 +110,9 @@ def test_a_notebook_lacks_data_where_the_variable_it_names_is_not_set(
 ) -> None:
     path = write(project / "nbs" / "part.ipynb", text("2"), "#| data: CHURN_SOME_FILE\n" + SOURCE)
     monkeypatch.setenv("CHURN_SOME_FILE", "here.csv")
-    assert not notebooks.lacks_data(path)
+    assert not lacking(path)
     monkeypatch.delenv("CHURN_SOME_FILE")
-    assert notebooks.lacks_data(path)
+    assert lacking(path)
 
 
 def test_tables_are_compared_by_their_text(project: Path) -> None:
@@ -144,39 +146,129 @@ def test_the_pieces_of_a_stream_are_one(project: Path) -> None:
 def test_what_was_forgotten_is_said(project: Path, source: str, prose: str, sidebar: str, told: list[str]) -> None:
     path = write(project / "nbs" / "part.ipynb", [], source, prose)
     (project / "_quarto.yml").write_text(f"website:\n  sidebar:\n    contents:\n      {sidebar}\n")
-    found = notebooks.forgotten(path)
+    found = chapters.forgotten(path)
     assert len(found) == len(told)
     assert all(words in each and each.startswith("nbs/part.ipynb: ") for words, each in zip(told, found, strict=True))
 
 
 def test_a_run_gives_what_the_cells_show(project: Path) -> None:
-    result = notebooks.run(project / "nbs" / "part.ipynb")
+    result = run(project / "nbs" / "part.ipynb")
     assert result.failure == ""
     assert result.outputs[CELL][0]["data"] == {"text/plain": ["2"]}
 
 
 def test_a_run_tells_which_cell_raised(project: Path) -> None:
     path = write(project / "nbs" / "part.ipynb", [], "1 / 0")
-    assert "ZeroDivisionError" in notebooks.run(path).failure
+    assert "ZeroDivisionError" in run(path).failure
 
 
 def test_a_run_survives_the_end_of_its_process(project: Path) -> None:
     path = write(project / "nbs" / "part.ipynb", [], "import os\nos._exit(3)")
-    assert "exit code 3" in notebooks.run(path).failure
+    assert "exit code 3" in run(path).failure
 
 
 def test_what_is_stale_is_written_into_the_notebook(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(project / "nbs" / "part.ipynb", text("3"))
     with pytest.raises(SystemExit) as ended:
-        notebooks.main([str(path)])
-    assert ended.value.code is None
+        main([str(path)])
+    assert ended.value.code == 0
     assert "is stale: committed '3', now '2'" in capsys.readouterr().out
-    assert notebooks.read(path)["cells"][1]["outputs"][0]["data"] == {"text/plain": ["2"]}
+    assert read(path)["cells"][1]["outputs"][0]["data"] == {"text/plain": ["2"]}
 
 
-def test_a_cell_that_raises_ends_the_command_and_changes_no_notebook(project: Path) -> None:
+def test_a_cell_that_raises_ends_the_command_and_changes_no_notebook(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = write(project / "nbs" / "part.ipynb", text("3"), "1 / 0")
     before = path.read_bytes()
-    with pytest.raises(SystemExit, match="ZeroDivisionError"):
-        notebooks.main([str(path)])
+    with pytest.raises(SystemExit, match="1"):
+        main([str(path)])
+    assert "ZeroDivisionError" in capsys.readouterr().err
     assert path.read_bytes() == before
+
+
+def command(*arguments: str) -> int:
+    """Run `churn-notebooks` and return its exit code."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code)
+
+
+def test_check_names_the_stale_cell_and_writes_nothing(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(project / "nbs" / "part.ipynb", text("3"))
+    before = path.read_bytes()
+    assert command(str(path), "--check") == 1
+    assert "nbs/part.ipynb cell 2 (id aaaaaaaa" in capsys.readouterr().out
+    assert path.read_bytes() == before
+
+
+def test_check_of_what_is_true_says_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project / "churn_mlops")
+    assert command("--check") == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_notebooks_of_another_project_are_found_from_any_of_its_folders(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(project / "nbs" / "_draft.ipynb", text("3"))
+    monkeypatch.chdir(project / "churn_mlops")
+    assert project_notebooks() == [project / "nbs/part.ipynb"]
+
+
+def test_figures_have_the_style_of_their_project(project: Path) -> None:
+    (project / "nbs/matplotlibrc").write_text("lines.linewidth: 7.5\n")
+    source = "import matplotlib\nmatplotlib.rcParams['lines.linewidth']"
+    path = write(project / "nbs" / "part.ipynb", text("7.5"), source)
+    assert problems(path) == []
+
+
+def test_what_is_left_because_its_data_is_not_here_is_said(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CHURN_SOME_FILE", raising=False)
+    path = write(project / "nbs" / "part.ipynb", text("3"), "#| data: CHURN_SOME_FILE\n" + SOURCE)
+    before = path.read_bytes()
+    assert command(str(path)) == 0
+    assert capsys.readouterr().err == "note: part.ipynb was not compared: set CHURN_SOME_FILE\n"
+    assert path.read_bytes() == before
+
+
+MISTAKES = {
+    "no such file": ("gone.ipynb", "No such file or directory"),
+    "no notebook": ("nbs/notes.ipynb", "nbs/notes.ipynb is no notebook"),
+    "no project": ("../alone/part.ipynb", "is in no nbdev project"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_line(
+    project: Path, case: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, said = MISTAKES[case]
+    (project / "nbs/notes.ipynb").write_text("[]")
+    alone = project.parent / "alone"
+    alone.mkdir(exist_ok=True)
+    (alone / "settings.ini").write_text("[model]\n")
+    write(alone / "part.ipynb", text("2"))
+    monkeypatch.chdir(project)
+    assert command(name) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
+
+
+def test_what_the_rest_shows_is_written_beside_a_notebook_that_raises(project: Path) -> None:
+    path = write(project / "nbs" / "part.ipynb", text("3"))
+    broken = write(project / "nbs" / "broken.ipynb", [], "1 / 0")
+    assert command(str(path), str(broken)) == 1
+    assert problems(path) == []
+
+
+def test_a_cell_without_an_id_is_no_comparison(project: Path) -> None:
+    path = project / "nbs" / "part.ipynb"
+    path.write_text(path.read_text().replace('"id": "aaaaaaaa", ', ""))
+    with pytest.raises(ValueError, match="cell 2 has no id"):
+        problems(path)

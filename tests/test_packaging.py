@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -17,6 +18,8 @@ from churn_mlops.models import ChurnPredictor
 
 ROOT = Path(__file__).resolve().parent.parent
 API_HINT = 'pip install "churn_mlops[api]"'
+LAB_HINT = 'pip install "churn_mlops[lab]"'
+LAB_DATA = "churn_mlops/lab/jupyter/"
 
 
 @dataclass
@@ -93,7 +96,14 @@ def test_wheel_holds_the_type_marker(wheel_names: set[str]) -> None:
 def test_wheel_holds_nothing_but_the_package(wheel_names: set[str]) -> None:
     others = {name for name in wheel_names if not name.startswith("churn_mlops/") and ".dist-info/" not in name}
     assert not others
-    assert {Path(name).suffix for name in wheel_names if name.startswith("churn_mlops/")} <= {".py", ".typed"}
+    package = {name for name in wheel_names if name.startswith("churn_mlops/") and not name.startswith(LAB_DATA)}
+    assert {Path(name).suffix for name in package} <= {".py", ".typed"}
+
+
+def test_wheel_holds_what_jupyterlab_reads(wheel_names: set[str]) -> None:
+    files = {path.relative_to(ROOT).as_posix() for path in (ROOT / LAB_DATA).rglob("*") if path.is_file()}
+    assert len(files) == 5
+    assert {name for name in wheel_names if name.startswith(LAB_DATA)} == files
 
 
 def test_sdist_holds_the_notebooks(dist: Path) -> None:
@@ -107,6 +117,14 @@ def test_base_install_brings_no_server_and_no_notebook_tools(installed: Installe
     code = "from importlib.metadata import distributions; print(*[d.metadata['Name'].lower() for d in distributions()])"
     names = set(installed.python(code).split())
     assert names & {"fastapi", "uvicorn", "nbdev", "jupyterlab", "ipython", "matplotlib", "pyarrow"} == set()
+
+
+def test_extra_lab_brings_nothing_of_the_site(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = archive.read(next(name for name in archive.namelist() if name.endswith("/METADATA"))).decode()
+    wanted = re.findall(r"^Requires-Dist: ([\w-]+).*extra == [\"']lab[\"']$", metadata, re.MULTILINE)
+    assert {"nbdev", "jupyterlab", "ipykernel"} <= set(wanted)
+    assert set(wanted) & {"smalldocs", "griffelib", "nbconvert", "churn_mlops", "churn-mlops"} == set()
 
 
 def test_version_is_the_same_everywhere(installed: Installed, wheel: Path) -> None:
@@ -128,8 +146,10 @@ for module in pkgutil.walk_packages(churn_mlops.__path__, "churn_mlops."):
 print(json.dumps(answers))
 """
     answers = json.loads(installed.python(code))
+    lab = answers.pop("churn_mlops.lab.hooks")  # the one other module that says what it needs when it is imported
     base = {name: answer for name, answer in answers.items() if not name.startswith("churn_mlops.serving.")}
     assert {name: answer for name, answer in base.items() if answer != "imported"} == {}
+    assert LAB_HINT in lab
     serving = {name: answer for name, answer in answers.items() if name.startswith("churn_mlops.serving.")}
     assert {name: answer for name, answer in serving.items() if answer != "imported" and API_HINT not in answer} == {}
     assert API_HINT in serving["churn_mlops.serving.app"]
@@ -140,6 +160,14 @@ def test_churn_serve_without_the_extra_says_what_to_install(installed: Installed
     assert done.returncode != 0
     assert API_HINT in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["churn-lab", "churn-notebooks"])
+def test_a_command_on_notebooks_without_the_extra_says_what_to_install(installed: Installed, command: str) -> None:
+    done = installed.run(command)
+    assert done.returncode == 2
+    assert LAB_HINT in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_churn_train_works_after_a_plain_install(installed: Installed) -> None:

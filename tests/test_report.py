@@ -481,12 +481,12 @@ class TestSegments:
         assert report_segments.segment_row("a", y, proba)[-1] == "ranking could be chance"
 
     def test_gaps_are_a_segment(self, case: Any) -> None:
-        segments = report_segments.segments_of(case, "tech_support")
+        segments = report_segments.segments_of(case.X["tech_support"])
         assert segments is not None
         assert "(missing)" in set(segments)
 
     def test_a_column_of_many_values_makes_no_segments(self, case: Any) -> None:
-        assert report_segments.segments_of(case, "monthly_charges") is None
+        assert report_segments.segments_of(case.X["monthly_charges"]) is None
 
 
 class TestComparison:

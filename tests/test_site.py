@@ -134,7 +134,7 @@ def test_reference_has_every_option_and_setting(site: Path) -> None:
     commands, settings = (
         (site / "reference" / f"{name}.html").read_text(encoding="utf-8") for name in ("commands", "settings")
     )
-    for command in ("churn-train", "churn-evaluate", "churn-serve"):
+    for command in COMMANDS:
         shown = run(sys.executable, "-m", f"churn_mlops.{COMMANDS[command]}", "--help", cwd=ROOT, COLUMNS="200")
         for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", shown)):
             assert re.search(rf"<code>([^<]* / )?{option}[ <]", commands), f"{command} {option}"
@@ -151,7 +151,16 @@ def test_site_has_the_openapi_document_of_the_server(site: Path) -> None:
     assert 'href="../openapi.json"' in (site / "reference" / "http.html").read_text(encoding="utf-8")
 
 
-COMMANDS = {"churn-train": "models.train", "churn-evaluate": "pipelines.evaluate", "churn-serve": "serving.command"}
+COMMANDS = {
+    "churn-train": "models.train",
+    "churn-evaluate": "pipelines.evaluate",
+    "churn-promote": "pipelines.promote",
+    "churn-package": "pipelines.package",
+    "churn-serve": "serving.command",
+    "churn-lab": "lab.command",
+    "churn-notebooks": "lab.outputs",
+    "churn-new": "project.new",
+}
 
 
 def test_overloaded_function_is_named_once(site: Path) -> None:

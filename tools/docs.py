@@ -6,15 +6,17 @@ import shutil
 import sys
 from pathlib import Path
 
+from chapters import ROOT
 from check_site import findings
 from finish_site import finish_site
 from nbdev.config import get_config
 from nbdev.doclinks import _build_modidx
 from nbdev.quarto import nbdev_sidebar, refresh_quarto_yml
 from nbdev.serve import proc_nbs
-from notebooks import ROOT, all_notebooks
 from rich.console import Console
 from smalldocs.site import build
+
+from churn_mlops.lab.outputs import project_notebooks
 
 
 def without_address(cache: Path) -> None:
@@ -29,7 +31,8 @@ def main() -> None:
     """Build the site from the outputs in the notebooks; keep the previous one when a check finds something."""
     os.chdir(ROOT)
     config = get_config()
-    with Console(stderr=True).status(f"1 of 4: reading {len(all_notebooks())} notebooks") as status:  # silent in a pipe
+    n_notebooks = len(project_notebooks())
+    with Console(stderr=True).status(f"1 of 4: reading {n_notebooks} notebooks") as status:  # silent in a pipe
         refresh_quarto_yml()
         _build_modidx()
         nbdev_sidebar.__wrapped__()

@@ -10,8 +10,9 @@ from pathlib import Path
 from bs4 import BeautifulSoup
 from latex2mathml.converter import convert
 from nbdev.config import get_config
-from notebooks import read, texts
 from PIL import Image
+
+from churn_mlops.lab.outputs import read, sources
 
 FORMULA = re.compile(r'(<span class="math (inline|display)">)\\[(\[](.*?)\\[)\]](?=</span>)', re.DOTALL)
 KATEX = re.compile(r"<(?:link|script)\b[^>]*cdn\.jsdelivr\.net/npm/katex[^>]*>(?:</script>)?")
@@ -58,7 +59,7 @@ def sized(found: re.Match[str]) -> str:
 def prose(notebook: Path) -> dict[str, str]:
     """Give the words of a notebook under each of its headings, without code and outputs."""
     found, section = {"": ""}, ""
-    for line in "\n".join(texts(notebook, "markdown")).splitlines():
+    for line in "\n".join(sources(notebook, "markdown")).splitlines():
         section = re.sub(r"\W", "", line) if line.startswith("##") else section
         found[section] = found.get(section, "") + " " + (line if line[:1] not in "#>" else "")
     words = re.compile(r"!?\[([^\]]*)\]\([^)]*\)|```\w*|[*`|]")  # a link is its text

@@ -13,7 +13,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import reference
-from notebooks import ROOT, read
+from chapters import ROOT
+
+from churn_mlops.lab.outputs import read
 
 EXPORTED = re.compile(r"^#\|\s*export", re.MULTILINE)
 

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import nbformat
+from chapters import ROOT
 from nbconvert.exporters import MarkdownExporter
-from notebooks import ROOT
 
 LINK = re.compile(r"(?<=\]\()(?![a-z][a-z0-9+.-]*:|[#/])")  # the start of a relative link or image target
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import griffe
-from notebooks import ROOT, sidebar
+from chapters import ROOT, sidebar
 
 PACKAGE = "churn_mlops"
 TOP = "foundations"  # the page of the modules that are in no folder

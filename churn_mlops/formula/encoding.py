@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FloatArray', 'IntArray', 'Kind', 'FURTHEST', 'Operation', 'is_gap', 'number_of', 'boolean_of', 'date_of',
-           'days_and_month', 'Column', 'read_numbers', 'read_dates', 'CategoryCodes', 'read_categories', 'read_column',
-           'scale_numbers', 'category_places', 'encode_column', 'Derived', 'derive_columns', 'column_names',
-           'require_columns']
+           'days_and_month', 'Column', 'changed_columns', 'read_numbers', 'read_dates', 'CategoryCodes',
+           'read_categories', 'read_column', 'scale_numbers', 'category_places', 'encode_column', 'Derived',
+           'derive_columns', 'column_names', 'require_columns']
 
 # %% ../../nbs/formula/encoding.ipynb #83cbb60f
 import datetime as dt
@@ -222,6 +222,26 @@ class Column:
         """How many features are made of it."""
         own = len(self.categories) + self.marks_infrequent if self.kind == "categorical" else 1 + (self.kind == "date")
         return own + self.marks_missing
+
+# %% ../../nbs/formula/encoding.ipynb #7c2f10ab
+def changed_columns(before: Sequence[Column], after: Sequence[Column]) -> str:
+    """Compare what two models ask for.
+
+    Parameters
+    ----------
+    before, after : sequence of Column
+        What a customer must have, for each of them.
+
+    Returns
+    -------
+    str
+        Which columns came, went, or hold another kind of value; empty if none did.
+    """
+    old, new = ({column.name: column.kind for column in columns} for columns in (before, after))
+    came, went = ([*map(repr, one.keys() - other.keys())] for one, other in ((new, old), (old, new)))
+    other = [f"{name!r} is {new[name]}, not {kind}" for name, kind in old.items() if new.get(name, kind) != kind]
+    parts = {"came": sorted(came), "went": sorted(went), "changed": other}
+    return "; ".join(f"{how}: {', '.join(names)}" for how, names in parts.items() if names)
 
 # %% ../../nbs/formula/encoding.ipynb #ae98ea62
 def _array_of(raw: Any) -> npt.NDArray[Any]:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'Arrays', 'ModelFileError', 'UnsafeModelError', 'digest_of', 'to_bytes', 'from_bytes', 'NewFile',
-           'write_files', 'write_formula', 'load']
+           'write_files', 'write_formula', 'read_model_file', 'load']
 
 # %% ../../nbs/formula/file.ipynb #22725271
 import errno
@@ -15,7 +15,7 @@ import pickletools
 import secrets
 import stat
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -487,13 +487,44 @@ def write_formula(formula: Formula, path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def load(path: str | os.PathLike[str]) -> Formula:
+def read_model_file(path: str | os.PathLike[str]) -> bytes:
+    """Return the content of a model file, as it stands.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ModelFileError
+        If it is a folder, or larger than any model file.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no model file {path}: train a model with churn-train, or correct the path")
+    if path.is_dir():
+        raise ModelFileError(f"{path} is a folder, not a model file")
+    if path.stat().st_size > _MOST_BYTES:
+        raise ModelFileError(f"{path} is larger than any model file: {path.stat().st_size:,} bytes")
+    return path.read_bytes()
+
+
+def load(path: str | os.PathLike[str], read: Callable[[Path], bytes] = read_model_file) -> Formula:
     """Read a fitted model from a file. Nothing in the file can run; everything in it is checked.
 
     Parameters
     ----------
     path : path-like
         A file that `Formula.save` or `ChurnModel.save` wrote, whatever its extension.
+    read : callable, optional
+        Called with the path, once; returns the content of the file. One that verifies a signature first, for instance.
 
     Returns
     -------
@@ -509,13 +540,8 @@ def load(path: str | os.PathLike[str]) -> Formula:
         If it is no model file, of another format, damaged, altered, or not a formula that could answer.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"There is no model file {path}: train a model with churn-train, or correct the path")
-    if path.is_dir():
-        raise ModelFileError(f"{path} is a folder, not a model file")
-    if path.stat().st_size > _MOST_BYTES:
-        raise ModelFileError(f"{path} is larger than any model file: {path.stat().st_size:,} bytes")
+    data = read(path)
     try:
-        return from_bytes(path.read_bytes())
+        return from_bytes(data)
     except ModelFileError as error:
         raise type(error)(f"{path} {error}") from error

@@ -32,6 +32,7 @@ from ..formula.file import ModelFileError, load
 from ..formula.formula import Formula, ModelRecord
 from ..learners.log_odds import two_classes
 from ..learners.registry import MODEL_TYPES, make_estimator, refuse_params
+from ..report.card import card_of
 from ..threads import cores_for, limit_threads
 
 # %% ../../nbs/models/churn_model.ipynb #6247fe92
@@ -401,6 +402,10 @@ class ChurnModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             The file.
         """
         return self._fitted("it is saved").save(path)
+
+    def card(self) -> str:
+        """Write the model card of the fitted model as Markdown; see `card_of`, and `card_page` for HTML."""
+        return card_of(self._fitted("it has a card"))
 
     def export_onnx(self, path: str | Path) -> Path:
         """Write the fitted model as an ONNX file, for services in other languages; see `export_onnx`.

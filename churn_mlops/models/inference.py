@@ -6,18 +6,45 @@
 __all__ = ['ChurnPredictor']
 
 # %% ../../nbs/models/inference.ipynb #2e8b360a
-from functools import cached_property
+import os
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..formula.evaluator import Engine
-from ..formula.file import load
+from ..formula.file import load, read_model_file
+from ..formula.formula import Formula
+from ..formula.predictor import Features, Predictor
 from ..formula.predictor import Prediction as Prediction
-from ..formula.predictor import Predictor
+from .signing import verified_bytes
 
 # %% ../../nbs/models/inference.ipynb #224368a6
 if TYPE_CHECKING:
     from churn_mlops.models.churn_model import ChurnModel
+
+# %% ../../nbs/models/inference.ipynb #1df66c7a
+_VARIABLES = ("CHURN_FEATURES__", "CHURN_SERVING__")
+
+
+def _from_settings() -> tuple[str | None, Path | None]:
+    """Return the project's own function and the public key that the settings name; neither where there are none."""
+    folders = (Path.cwd(), *Path.cwd().parents)
+    named = any(name.upper().startswith(_VARIABLES) for name in os.environ)
+    if not named and not any((folder / "settings.ini").is_file() for folder in folders):
+        return None, None
+    from churn_mlops.settings import load_settings
+
+    settings = load_settings()
+    return settings.features.function, settings.serving.public_key
+
+# %% ../../nbs/models/inference.ipynb #cf6a98c5
+def _own_features(formula: Formula, name: str | None) -> Features | None:
+    """Return what works out the own columns of a model; None if it has none."""
+    if formula.record.own is None:
+        return None
+    from churn_mlops.features.function import features_of
+
+    return features_of(formula.record.own, name)
 
 # %% ../../nbs/models/inference.ipynb #664a9852
 class ChurnPredictor(Predictor):
@@ -29,6 +56,12 @@ class ChurnPredictor(Predictor):
         A file written by `ChurnModel.save` or ``churn-train``.
     engine : {"numba", "numpy"}, optional
         What walks through the trees; by default the fastest that is installed.
+    public_key : str or Path, optional
+        A key that the file must be signed by, see `sign_model`. By default that of the settings, ``[serving] public_key``,
+        where there are any; ``""``: none, whatever they say.
+    features : str, optional
+        The project's own function, as module and function, for a model that was trained with it. By default that of the
+        settings, ``[features] function``. It is never taken from the model file.
 
     Raises
     ------
@@ -36,14 +69,26 @@ class ChurnPredictor(Predictor):
         If there is no such file.
     ModelFileError
         If it is no model file that can be used; `UnsafeModelError` if it is a pickle.
+    SignatureError
+        If there is a key, and the file is not signed by it.
     ValueError
-        If the model was fitted on labels other than 0 and 1.
+        If the model was fitted on labels other than 0 and 1, or the project's own function cannot be found or has
+        changed since.
     """
 
-    def __init__(self, model_path: str | Path, *, engine: Engine | None = None) -> None:
-        formula = load(model_path)
+    def __init__(
+        self,
+        model_path: str | Path,
+        *,
+        engine: Engine | None = None,
+        public_key: str | Path | None = None,
+        features: str | None = None,
+    ) -> None:
+        function, key = (features, public_key) if features and public_key is not None else _from_settings()
+        function, key = features or function, key if public_key is None else public_key
+        formula = load(model_path, partial(verified_bytes, public_key=key) if key else read_model_file)
         try:
-            super().__init__(formula, engine=engine)
+            super().__init__(formula, engine=engine, features=_own_features(formula, function))
         except ValueError as error:
             raise ValueError(f"{model_path}: {error}") from None
 

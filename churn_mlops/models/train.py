@@ -10,7 +10,7 @@ import ast
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +21,9 @@ from rich.table import Table
 
 from ..commands import metrics_table, one_line_errors, print_notes, run_command, step_progress
 from ..evaluation.metrics import TABLE_MEANINGS
+from ..formula.file import load
 from ..learners.registry import MODEL_TYPES
+from .verify import changed_settings, verify_model
 from ..settings import Settings, load_settings
 
 # %% ../../nbs/models/train.ipynb #30eee4d2
@@ -116,6 +118,8 @@ def _report(result: TrainingResult, as_json: bool) -> None:
         say(f"Report: {result.report_path / 'report.html'}")
     if result.list_path:
         say(f"Customers worth contacting: {result.list_path}")
+    if result.mlflow_run:
+        say(f"MLflow run: {result.mlflow_run}")
     say(f"\nNext:\n  serve it     churn-serve {path}")
     say(f'  in Python    from churn_mlops.models import ChurnPredictor; predictor = ChurnPredictor("{path}")')
     if as_json:
@@ -126,6 +130,43 @@ def _train(settings: Settings) -> TrainingResult:
     """Run the training, with its progress on a terminal."""
     with step_progress(Console(stderr=True)) as step:
         return run_training(settings, step)
+
+# %% ../../nbs/models/train.ipynb #a90ead17
+def _settings_from(given: Mapping[str, Any]) -> Settings:
+    """Return the settings of a run, given the options of the command by their names; None was not given."""
+    data = data_options(*(given[name] for name in ("data", "target", "id_column", "positive", "unlabelled")))
+    paths = {"model_path": given["output"], "report": given["report"], "retention_list": given["retention"]}
+    run = load_settings(
+        given["settings"],
+        data=data,
+        split={name: given[name] for name in ("test_size", "seed", "time_column")},
+        model={name: given[name] for name in ("seed", "cv_folds", "threshold")},
+        economics={"budget": given["budget"]},
+        output={**paths, "mlflow_experiment": given["mlflow"]},
+    )
+    return _with_model(run, given["model_type"], given["param"] or [])
+
+# %% ../../nbs/models/train.ipynb #5ed50191
+def _verify(path: Path, settings: Settings) -> int:
+    """Train a model again, and print whether it is the same; return the exit code."""
+    formula = load(path)
+    with step_progress(Console(stderr=True)) as step:
+        found = verify_model(formula, settings, step)
+    print(f"{path}: {'identical' if found.identical else 'another model came out'}")
+    for line in [*found.reasons, *(f"note: settings: {each}" for each in changed_settings(formula.record, settings))]:
+        print(f"  {line}")
+    return 0 if found.identical else 1
+
+# %% ../../nbs/models/train.ipynb #021734d4
+def _run(given: Mapping[str, Any]) -> None:
+    """Do what the options of the command ask for, and end the program with one line where that cannot be."""
+    logging.basicConfig(level=logging.INFO if given["verbose"] else logging.WARNING, format="%(name)s: %(message)s")
+    with one_line_errors("churn-train"):
+        settings = _settings_from(given)
+        if given["verify"] is not None:
+            raise SystemExit(_verify(given["verify"], settings))
+        result = _train(settings)
+    _report(result, given["as_json"])
 
 # %% ../../nbs/models/train.ipynb #a19c84f4
 def train_command(
@@ -145,6 +186,10 @@ def train_command(
     report: ReportOption = None,
     retention: ListOption = None,
     budget: Annotated[float | None, typer.Option(help="The most that the retention list may cost.")] = None,
+    mlflow: Annotated[str | None, typer.Option(help="An MLflow experiment to log the run to.")] = None,
+    verify: Annotated[
+        Path | None, typer.Option(help="A model file to train again and compare; writes nothing.")
+    ] = None,
     settings: SettingsOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -153,15 +198,7 @@ def train_command(
 
     What is not given as an option comes from the environment, settings.ini or a default.
     """
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
-    split = {"test_size": test_size, "seed": seed, "time_column": time_column}
-    model = {"seed": seed, "cv_folds": cv_folds, "threshold": threshold}
-    paths = {"model_path": output, "report": report, "retention_list": retention}
-    with one_line_errors("churn-train"):
-        named = data_options(data, target, id_column, positive, unlabelled)
-        run = load_settings(settings, data=named, split=split, model=model, economics={"budget": budget}, output=paths)
-        result = _train(_with_model(run, model_type, param or []))
-    _report(result, as_json)
+    _run(dict(locals()))
 
 # %% ../../nbs/models/train.ipynb #4a3d20bc
 def main(argv: Sequence[str] | None = None) -> None:

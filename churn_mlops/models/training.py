@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['train_model', 'make_model', 'compare_with_time', 'make_economics', 'choose_threshold', 'honest_scores',
-           'check_list_file', 'retention_file', 'TrainingResult', 'run_training']
+           'check_list_file', 'retention_file', 'TrainingResult', 'with_own_features', 'evaluated', 'learn',
+           'run_training']
 
 # %% ../../nbs/models/training.ipynb #a9922d17
 import shlex
@@ -13,13 +14,14 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from sklearn.base import clone
 
+# %% ../../nbs/models/training.ipynb #e3eb7205
 from ..commands import Step
 from ..data.customers import Customers, check_customers, load_customers, prepare_customers
 from ..data.guards import Finding
@@ -28,11 +30,22 @@ from ..data.splitting import Split, split_data
 from ..decisions.economics import Economics, best_threshold
 from ..decisions.retention import retention_list
 from ..evaluation.cross_validation import cross_validate_model, predict_out_of_fold
+from ..evaluation.metrics import evaluation_table
 from ..features.columns import column_kind
 from ..features.engineer import FeatureEngineer
+from ..features.function import apply_own_features, find_function, needed_columns
 from ..formula.file import to_bytes
+from ..formula.formula import OwnFeatures
 from ..learners.registry import make_estimator
 from .churn_model import ChurnModel
+from churn_mlops.models.lineage import (
+    describe_data,
+    git_state,
+    histogram_of,
+    score_histogram,
+    segment_metrics,
+    training_settings,
+)
 from ..report.report import EvaluationReport, check_report_folder, evaluate_report
 from ..settings import EconomicsSettings, ModelSettings, Settings, SplitSettings
 from ..utils import NewFile, check_places, collect_warnings, require, spreadsheet_csv, write_files
@@ -317,8 +330,28 @@ def _cross_validate(
 
 # %% ../../nbs/models/training.ipynb #54362b1f
 @dataclass(frozen=True, eq=False)
-class _Run:
-    """What a run was told and has found out, before anything is written."""
+class TrainingRun:
+    """What a run was told and has found out, before anything is written.
+
+    Attributes
+    ----------
+    settings : Settings
+        What it was told.
+    economics : Economics
+        Costs, values and acceptance.
+    customers : Customers
+        All customers, with the columns of the project's own function.
+    findings : list of Finding
+        What the guards noticed.
+    parts : Split
+        Training and test.
+    model : ChurnModel
+        Fitted on the training part.
+    folds : DataFrame of shape (n_folds, n_metrics)
+        The cross-validation; empty if there was none.
+    noticed : list of str
+        What was noticed while reading and fitting.
+    """
 
     settings: Settings
     economics: Economics
@@ -327,16 +360,17 @@ class _Run:
     parts: Split
     model: ChurnModel
     folds: pd.DataFrame
+    noticed: list[str] = field(default_factory=list)
 
 
-def _list_file(run: _Run, path: Path) -> NewFile:
+def _list_file(run: TrainingRun, path: Path) -> NewFile:
     """Return the file of the customers worth contacting, each scored by a model that has not seen this customer."""
     folds, seed = run.settings.model.cv_folds or 5, run.settings.split.seed
     scores = honest_scores(run.model, run.customers, run.parts, folds=folds, seed=seed)
     return retention_file(path, run.model, run.customers, run.economics, run.settings.economics.budget, scores)
 
 # %% ../../nbs/models/training.ipynb #1ba81184
-def _report(run: _Run) -> EvaluationReport:
+def _report(run: TrainingRun) -> EvaluationReport:
     """Report on the model of a run."""
     truth, parts = None, run.parts
     if run.settings.data.path is None:  # of sample data, the best possible is known
@@ -387,6 +421,8 @@ class TrainingResult:
         What was noticed while reading and fitting, one sentence each.
     report_path, list_path : Path or None
         The folder of the report and the file of the retention list, where they were asked for.
+    mlflow_run : str or None
+        The id of the run in MLflow, where it was asked for.
     """
 
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
@@ -406,6 +442,7 @@ class TrainingResult:
     warnings: list[str]
     report_path: Path | None = None
     list_path: Path | None = None
+    mlflow_run: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the model itself, in JSON's types."""
@@ -419,7 +456,7 @@ class TrainingResult:
         }
 
 # %% ../../nbs/models/training.ipynb #8d220dfa
-def _figures(run: _Run) -> dict[str, Any]:
+def _figures(run: TrainingRun) -> dict[str, Any]:
     """Return what a result says of the test, of the folds, of the customers and of what was written."""
     output = run.settings.output
     return {
@@ -437,6 +474,42 @@ def _figures(run: _Run) -> dict[str, Any]:
         "churn": run.customers.churn,
     }
 
+# %% ../../nbs/models/training.ipynb #231e46b1
+def with_own_features(customers: Customers, settings: Settings) -> tuple[Customers, OwnFeatures | None]:
+    """Add the columns of the project's own function, where the settings name one.
+
+    Parameters
+    ----------
+    customers : Customers
+        With the raw columns.
+    settings : Settings
+        ``[features]`` names the function.
+
+    Returns
+    -------
+    customers : Customers
+        With the columns that the function returned.
+    own : OwnFeatures or None
+        None if there is no function, or it changes nothing.
+
+    Raises
+    ------
+    FeaturesError
+        If the function cannot be found, or breaks what it must keep; see `apply_own_features`.
+
+    Warns
+    -----
+    UserWarning
+        If the function changes nothing, so that the model does without it.
+    """
+    name = settings.features.function
+    if name is None:
+        return customers, None
+    X, own = apply_own_features(name, customers.X, settings.data.target)
+    if own is None:
+        warnings.warn(f"{name} returns the table as it is: the model does without it", stacklevel=2)
+    return replace(customers, X=X), own
+
 # %% ../../nbs/models/training.ipynb #9915fda8
 @contextmanager
 def _timed(step: Step, name: str, seconds: dict[str, float]) -> Iterator[Any]:
@@ -452,6 +525,8 @@ def _check(settings: Settings) -> tuple[ChurnModel, Economics]:
     unfitted, economics = make_model(settings.model), make_economics(settings.economics)
     output = settings.output
     places = {"model file": output.model_path}
+    if output.mlflow_experiment:
+        require("mlflow", "mlflow", "logging a run to MLflow")
     if output.report:
         places |= check_report_folder(output.report)
     if output.retention_list:
@@ -461,7 +536,7 @@ def _check(settings: Settings) -> tuple[ChurnModel, Economics]:
     return unfitted, economics
 
 # %% ../../nbs/models/training.ipynb #c79dbc81
-def _write(run: _Run, step: Step, seconds: dict[str, float]) -> None:
+def _write(run: TrainingRun, step: Step, seconds: dict[str, float]) -> None:
     """Make the list and the report where they are asked for, and write everything, the model last."""
     output, files = run.settings.output, []
     if output.retention_list:
@@ -473,7 +548,119 @@ def _write(run: _Run, step: Step, seconds: dict[str, float]) -> None:
     with _timed(step, "save", seconds):
         write_files(*files, NewFile(output.model_path, to_bytes(run.model.formula_), "model file"))
 
+
+def _logged(result: TrainingResult, settings: Settings) -> TrainingResult:
+    """Log a run to MLflow where that is asked for, when everything is written."""
+    if not settings.output.mlflow_experiment:
+        return result
+    from churn_mlops.models.mlflow import log_run
+
+    return replace(result, mlflow_run=log_run(result, settings.output.mlflow_experiment))
+
+# %% ../../nbs/models/training.ipynb #3bbb4270
+def evaluated(model: ChurnModel, parts: Split) -> dict[str, Any]:
+    """Return what the test customers say about a model, as fields of its record.
+
+    Parameters
+    ----------
+    model : ChurnModel
+        Fitted on the training part.
+    parts : Split
+        Training and test.
+
+    Returns
+    -------
+    dict of str to value
+        ``metrics``, ``intervals`` (none with fewer than ten of a kind), ``segments``, and the histogram of the scores.
+    """
+    X, y = parts.X_test, parts.y_test
+    proba = model.predict_proba(X)[:, 1]
+    metrics = model.evaluate(X, y)
+    enough = min(int(y.sum()), int((1 - y).sum())) >= 10
+    figures = evaluation_table(y, proba, threshold=model.formula_.threshold) if enough else pd.DataFrame()
+    intervals = {} if figures.empty else (figures["high"] - figures["value"]).loc[[*metrics]].to_dict()
+    return {
+        "metrics": metrics,
+        "intervals": intervals,
+        "segments": segment_metrics(X, y, proba),
+        "scores": score_histogram(proba),
+    }
+
+# %% ../../nbs/models/training.ipynb #3e9e2ce2
+def _lineage(
+    settings: Settings,
+    table: pd.DataFrame,
+    raw: Customers,
+    own: OwnFeatures | None,
+    model: ChurnModel,
+    findings: list[Finding],
+) -> dict[str, Any]:
+    """Return where a model comes from, as fields of its record."""
+    formula = model.formula_
+    if own is not None:
+        own = needed_columns(find_function(own.function), own, raw.X.head(50), formula.inputs)
+    columns = formula.input_columns if own is None else own.columns
+    X = raw.X.set_axis([str(name) for name in raw.X.columns], axis=1)
+    commit, clean = git_state()
+    return {
+        "settings": training_settings(settings),
+        "own": own,
+        "data": describe_data(table, raw),
+        "commit": commit,
+        "clean": clean,
+        "findings": tuple(str(finding) for finding in findings),
+        "histograms": {column.name: histogram_of(column, X[column.name]) for column in columns if column.n_values},
+    }
+
 # %% ../../nbs/models/training.ipynb #6f85c5f6
+def learn(settings: Settings, step: Step = nullcontext, seconds: dict[str, float] | None = None) -> TrainingRun:
+    """Load, validate, split, fit and evaluate, as the settings say, and write nothing.
+
+    Parameters
+    ----------
+    settings : Settings
+        See `load_settings`.
+    step : callable, optional
+        As for `run_training`.
+    seconds : dict of str to float, optional
+        Gets how long each step took.
+
+    Returns
+    -------
+    TrainingRun
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file of customers does not exist.
+    ValueError
+        If the settings or the customers cannot be used; the message says why.
+    """
+    seconds = {} if seconds is None else seconds
+    unfitted, economics = _check(settings)
+    with collect_warnings() as noticed:
+        with _timed(step, "load", seconds):
+            table = load_customers(settings.data)
+        with _timed(step, "validate", seconds):
+            raw = prepare_customers(table, settings.data, settings.split)
+            customers, own = with_own_features(raw, settings)
+        with _timed(step, "check", seconds):
+            customers, findings = check_customers(customers)
+            findings += compare_with_time(unfitted, customers, settings.split)
+        with _timed(step, "split", seconds):
+            parts = _split(customers, settings.split)
+        with _timed(step, "fit", seconds):
+            model = unfitted.fit(parts.X_train, parts.y_train)
+            threshold = _threshold(unfitted, parts, economics, customers, settings)
+            model.formula_ = model.formula_.updated(threshold=threshold)
+        with _timed(step, "evaluate", seconds) as advance:
+            model.formula_ = model.formula_.updated(**evaluated(model, parts))
+            folds = _cross_validate(unfitted, customers, settings, advance, threshold)
+        known = _lineage(settings, table, raw, own, model, findings)
+        model.formula_ = model.formula_.updated(**known)
+    return TrainingRun(settings, economics, customers, findings, parts, model, folds, noticed)
+
+# %% ../../nbs/models/training.ipynb #2eaff4de
 def run_training(settings: Settings, step: Step = nullcontext) -> TrainingResult:
     """Load, validate, split, fit, evaluate and save, as the settings say.
 
@@ -497,25 +684,9 @@ def run_training(settings: Settings, step: Step = nullcontext) -> TrainingResult
         If the settings or the customers cannot be used; the message says why.
     """
     seconds: dict[str, float] = {}
-    unfitted, economics = _check(settings)
-    with collect_warnings() as noticed:
-        with _timed(step, "load", seconds):
-            table = load_customers(settings.data)
-        with _timed(step, "validate", seconds):
-            customers = prepare_customers(table, settings.data, settings.split)
-        with _timed(step, "check", seconds):
-            customers, findings = check_customers(customers)
-            findings += compare_with_time(unfitted, customers, settings.split)
-        with _timed(step, "split", seconds):
-            parts = _split(customers, settings.split)
-        with _timed(step, "fit", seconds):
-            model = unfitted.fit(parts.X_train, parts.y_train)
-            threshold = _threshold(unfitted, parts, economics, customers, settings)
-            model.formula_ = model.formula_.updated(threshold=threshold)
-        with _timed(step, "evaluate", seconds) as advance:
-            metrics = model.evaluate(parts.X_test, parts.y_test)
-            model.formula_ = model.formula_.updated(metrics=metrics)
-            folds = _cross_validate(unfitted, customers, settings, advance, threshold)
-        run = _Run(settings, economics, customers, findings, parts, model, folds)
-        _write(run, step, seconds)
-    return TrainingResult(model=model, **_figures(run), seconds=seconds, findings=findings, warnings=noticed)
+    run = learn(settings, step, seconds)
+    _write(run, step, seconds)
+    result = TrainingResult(
+        model=run.model, **_figures(run), seconds=seconds, findings=run.findings, warnings=run.noticed
+    )
+    return _logged(result, settings)

@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +24,7 @@ from ..commands import metrics_table, one_line_errors, print_notes, run_command
 from ..data.customers import load_customers, prepare_customers
 from ..data.guards import Finding, check_table
 from ..evaluation.metrics import TABLE_MEANINGS, evaluation_table
+from ..features.function import with_own_columns
 from ..models.churn_model import ChurnModel
 from churn_mlops.models.train import (
     IdOption,
@@ -64,7 +65,7 @@ class LabelledCustomers:
     churn: str
 
 
-def load_labelled(model: ChurnModel, data: DataSettings) -> LabelledCustomers:
+def load_labelled(model: ChurnModel, data: DataSettings, features: str | None = None) -> LabelledCustomers:
     """Read customers whose outcome is known.
 
     Parameters
@@ -73,6 +74,8 @@ def load_labelled(model: ChurnModel, data: DataSettings) -> LabelledCustomers:
         A fitted model.
     data : DataSettings
         The file, the target column, the id column and the label that means churn.
+    features : str, optional
+        The project's own function, as module and function, for a model that was trained with it.
 
     Returns
     -------
@@ -91,6 +94,7 @@ def load_labelled(model: ChurnModel, data: DataSettings) -> LabelledCustomers:
     if data.positive is None and set(model.classes_.tolist()) != {0, 1}:
         data = data.model_copy(update={"positive": str(model.classes_[1])})
     customers = prepare_customers(load_customers(data), data, SplitSettings())
+    customers = replace(customers, X=with_own_columns(model.formula_.record.own, features, customers.X))
     missing = [name for name in model.feature_names if name not in customers.X.columns.astype(str)]
     if missing:
         raise ValueError(f"{path}: the model needs columns that the file lacks: {', '.join(map(repr, missing))}")
@@ -177,7 +181,7 @@ def run_evaluation(model_path: Path, settings: Settings, report: Path | None = N
         check_places(check_report_folder(report), settings.data.path)
     with collect_warnings() as noticed:
         model = ChurnModel.load(model_path)
-        customers = load_labelled(model, settings.data)
+        customers = load_labelled(model, settings.data, settings.features.function)
         X, y = customers.X, customers.y
         proba = model.predict_proba(X)[:, 1]
     figures = evaluation_table(y, proba, threshold=model.formula_.threshold)

@@ -60,16 +60,16 @@ def segment_row(segment: str, y: npt.NDArray[np.int64], proba: FloatArray) -> li
     return [*row, f"{auc:.2f} ({interval})", "; ".join(remarks)]
 
 # %% ../../nbs/report/segments.ipynb #2f9e13d2
-def segments_of(case: Case, name: str, most: int = 10) -> pd.Series | None:
+def segments_of(column: pd.Series, most: int = 10) -> pd.Series | None:
     """Return the segment of each customer by a column, or None if it has too many values, or only one."""
-    column = case.X[name]
     texts = column.astype(object).where(~find_gaps(column), "(missing)").astype(str)
     return texts if 2 <= texts.nunique() <= most else None
 
 
 def cut_segments(case: Case, name: str) -> pd.Series:
     """Return the segment of each customer by any column: quarters of numbers and dates, the most frequent of texts."""
-    segments, column = segments_of(case, name), case.X[name]
+    column = case.X[name]
+    segments = segments_of(column)
     if segments is not None:
         return segments
     gaps = find_gaps(column)
@@ -99,7 +99,7 @@ def segments_section(case: Case, importance: pd.DataFrame, chosen: Sequence[str]
     if chosen is not None:
         cut = {name: cut_segments(case, name) for name in chosen}
     else:
-        found = {name: segments_of(case, name) for name in importance.index[:10]}
+        found = {name: segments_of(case.X[name]) for name in importance.index[:10]}
         cut = dict([(name, segments) for name, segments in found.items() if segments is not None][:4])
     if not cut:
         return [paragraph("None of the ten most important columns has few enough values to cut the customers by.")]

@@ -200,7 +200,7 @@ def make_venv(root: Path) -> None:
     startup.mkdir(parents=True)
     package = f"import os, sys\nos.environ['PYTHONPATH'] = {str(root)!r}\nsys.path.insert(0, {str(root)!r})\n"
     (startup / "package.py").write_text(package)
-    for stamp in (".made", ".with-base", ".with-docs", ".with-lab"):
+    for stamp in (".made", ".with-base", ".with-docs"):
         (root / ".venv" / stamp).touch()
 
 
@@ -230,14 +230,13 @@ def server(clean_copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     make_venv(root)
     port = free_port()
     options = {
-        "ServerApp.port": port,
         "ServerApp.port_retries": 0,
-        "ServerApp.open_browser": False,
         "ServerApp.allow_root": True,
         "IdentityProvider.token": "",
         "LabApp.expose_app_in_browser": True,
     }
-    arguments = " ".join(f"--{name}={value}" for name, value in options.items())
+    arguments = f"--port {port} --no-browser --home .venv/jupyter -- "
+    arguments += " ".join(f"--{name}={value}" for name, value in options.items())
     process = subprocess.Popen(
         ["make", "lab", f"ARGS={arguments}"],
         cwd=root,
