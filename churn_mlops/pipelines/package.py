@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['check_version', 'check_data', 'load_predictor', 'find_requirements', 'Release', 'version_file', 'make_release',
-           'package_command', 'main']
+           'changelog_file', 'describe_change', 'PackageOptions', 'package_command', 'main']
 
 # %% ../../nbs/pipelines/package.ipynb #6c465d0a
 import re
@@ -21,12 +21,17 @@ import typer
 from ..commands import one_line_errors, print_notes, run_command
 from ..data.customers import load_customers
 from ..data.fingerprint import fingerprint
-from ..formula.file import load
+from ..formula.file import load, read_model_file
 from ..formula.formula import Formula
 from ..formula.packaged import packaged_features
 from ..formula.predictor import Predictor
+from ..models.signing import signature_of, signature_path
 from ..models.train import SettingsOption
+from ..models.training import make_economics
+from .bom import bom_of
 from .dependencies import imported_packages, own_bounds, requirements_of
+from .promote import newest_wheel
+from .versions import compare_versions, open_models, read_wheel
 from churn_mlops.pipelines.wheel import (
     Project,
     build_archives,
@@ -275,7 +280,14 @@ def version_file(project: Project, version: str) -> NewFile:
 
 # %% ../../nbs/pipelines/package.ipynb #8fbacc8b
 def make_release(
-    project: Project, text: str, settings: Settings, model: Path, output: Path, *, overwrite: bool = False
+    project: Project,
+    text: str,
+    settings: Settings,
+    model: Path,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    private_key: Path | None = None,
 ) -> Release:
     """Make a package of a project and its model; nothing is written.
 
@@ -292,6 +304,8 @@ def make_release(
         The folder of the wheels that were released.
     overwrite : bool, default False
         Whether a version that is not above the last is allowed.
+    private_key : Path, optional
+        A key to sign the model with, see `sign_model`. Signatures differ each time, and so do the bytes then.
 
     Returns
     -------
@@ -313,17 +327,79 @@ def make_release(
     notes = check_data(formula, settings.data)
     function = None if formula.record.own is None else named
     requirements = find_requirements(project, function)
-    files = package_files(project, version, predictor, model_files(predictor), function)
+    beside = model_files(predictor)
+    if private_key is not None:
+        beside["model.safetensors.sig"] = signature_of(beside["model.safetensors"], "model.safetensors", private_key)
+    files = package_files(project, version, predictor, beside, function)
     files |= {**root_files(project), "pyproject.toml": build_settings(project, version, requirements).encode()}
     archives, checked = build_archives(files, project.package.name, release_time(formula))
     return Release(project, version, formula, requirements, archives, checked, notes)
 
+# %% ../../nbs/pipelines/package.ipynb #1021f389
+def changelog_file(project: Project, version: str, entry: str) -> NewFile:
+    """Return the changelog of a project with an entry for a version, above those of the versions before.
+
+    Parameters
+    ----------
+    project : Project
+    version : str
+        The version. An entry that it has already is replaced.
+    entry : str
+        A section of Markdown, whose heading is of the second level.
+
+    Returns
+    -------
+    NewFile
+    """
+    file = project.folder / "CHANGELOG.md"
+    text = file.read_text(encoding="utf-8") if file.is_file() else "# Changelog\n"
+    head, *sections = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+    others = [each for each in sections if not re.match(rf"## \[?{re.escape(version)}\]?(\s|$)", each)]
+    ahead = [each for each in others[:1] if "unreleased" in each.partition("\n")[0].lower()]
+    parts = [head, *ahead, entry, *others[len(ahead) :]]
+    return NewFile(file, ("\n\n".join(part.strip("\n") for part in parts) + "\n").encode(), "changelog")
+
+
+def describe_change(release: Release, model: Path, current: Path | None, settings: Settings) -> tuple[str, str]:
+    """Describe what has changed since the release before.
+
+    Parameters
+    ----------
+    release : Release
+        The new one.
+    model : Path
+        Its model file.
+    current : Path or None
+        The wheel of the release before, or a folder of wheels, of which the newest counts.
+    settings : Settings
+        ``[data]`` names the customers, ``[economics]`` what a decision is worth.
+
+    Returns
+    -------
+    entry : str
+        A section of Markdown for the changelog.
+    sentence : str
+        What bump is proposed, and why.
+    """
+    old = newest_wheel(current) if current is not None and current.is_dir() else current
+    if old is None:
+        figures = ", ".join(f"{name} {value:.3f}" for name, value in release.formula.record.metrics.items())
+        known = f" {figures}." * bool(figures)
+        return f"## {release.version}\n\n{str(release.formula).splitlines()[0]}.{known}\n", ""
+    before, opened = read_wheel(old).version, open_models(old, model, settings)
+    economics = make_economics(settings.economics)
+    found = compare_versions(opened.old, opened.new, economics, opened.paired, why_not=opened.why_not)
+    sentence = f"since {before}, a {found.bump} version ({found.next_version(before)}) is proposed: {found.reason}"
+    return found.to_markdown(before, release.version), sentence
+
 # %% ../../nbs/pipelines/package.ipynb #f518ce76
-def _show(release: Release, output: Path) -> None:
+def _show(release: Release, output: Path, change: str) -> None:
     """Print what a person wants to know."""
     from rich.console import Console
 
     print_notes(release.notes, Console(stderr=True))
+    if change:
+        typer.echo(change)
     formula = release.formula
     typer.echo(f"{release.project.name} {release.version}: {str(formula).splitlines()[0]}")
     typer.echo(f"needs {', '.join(release.requirements)}")
@@ -332,10 +408,62 @@ def _show(release: Release, output: Path) -> None:
         typer.echo(f"{output / name} ({len(data):,} bytes)")
 
 
+@dataclass(frozen=True)
+class PackageOptions:
+    """What ``churn-package`` is asked for besides the version.
+
+    Attributes
+    ----------
+    model : Path
+        The model file.
+    output : Path
+        The folder for wheel and sdist.
+    overwrite : bool
+        Whether a version may be released again.
+    compare : Path or None
+        The wheel of the release before, or a folder of wheels.
+    bom : bool
+        Whether to write a bill of materials.
+    key : Path or None
+        The private key to sign the model with.
+    """
+
+    model: Path
+    output: Path
+    overwrite: bool
+    compare: Path | None
+    bom: bool
+    key: Path | None
+
+
+def _release(version: str, asked: PackageOptions, settings: Settings) -> tuple[Release, str]:
+    """Make a release and write its files, all or none; return it, and what has changed."""
+    project, output = read_project(Path.cwd()), asked.output
+    release = make_release(
+        project, version, settings, asked.model, output, overwrite=asked.overwrite, private_key=asked.key
+    )
+    entry, change = describe_change(release, asked.model, asked.compare, settings)
+    files = [*release.files(output, overwrite=asked.overwrite), changelog_file(project, release.version, entry)]
+    if asked.bom:
+        text = bom_of(release.formula, project.name, release.version)
+        place = output / f"{project.package.name}-{release.version}.cdx.json"
+        files.append(NewFile(place, text.encode(), "bill of materials"))
+    if asked.key is not None:
+        signature = signature_of(read_model_file(asked.model), asked.model.name, asked.key)
+        files.append(NewFile(signature_path(asked.model), signature, "signature"))
+    write_files(*files)
+    return release, change
+
+# %% ../../nbs/pipelines/package.ipynb #3b365f2a
 def package_command(
     version: Annotated[str, typer.Argument(help="The new version, such as 1.4.0.")],
     model: Annotated[Path | None, typer.Option(help="The model file. Without it: that of the settings.")] = None,
     output: Annotated[Path, typer.Option(help="The folder for wheel and sdist.")] = Path("dist"),
+    compare: Annotated[
+        Path | None, typer.Option(help="The wheel of the release before, or a folder: its newest.")
+    ] = None,
+    bom: Annotated[bool, typer.Option("--bom", help="Also write a bill of materials, CycloneDX.")] = False,
+    key: Annotated[Path | None, typer.Option(help="A private key (PEM) to sign the model with.")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Release a version again, or one that is not above the last.")
     ] = False,
@@ -343,15 +471,15 @@ def package_command(
 ) -> None:
     """Make a wheel and an sdist of the project in this folder and its model, for services to install with pip.
 
-    Name and package are those of pyproject.toml. The version is written into the package. The time in the archives is
+    Name and package are those of pyproject.toml. The version is written into the package, and an
+    entry into CHANGELOG.md; with --compare it says what has changed. The time in the archives is
     that of the training, or SOURCE_DATE_EPOCH, so that the same model gives the same bytes.
     """
     with one_line_errors("churn-package"):
-        project, chosen = read_project(Path.cwd()), load_settings(settings)
+        chosen = load_settings(settings)
         place = model or chosen.output.model_path
-        release = make_release(project, version, chosen, place, output, overwrite=overwrite)
-        write_files(*release.files(output, overwrite=overwrite))
-    _show(release, output)
+        release, change = _release(version, PackageOptions(place, output, overwrite, compare, bom, key), chosen)
+    _show(release, output, change)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -6,9 +6,13 @@
 __all__ = ['Bump', 'MONEY', 'next_version', 'Released', 'read_wheel', 'histogram_shares', 'asked_columns', 'column_drift',
            'changed_settings', 'data_sentence', 'Flips', 'find_flips', 'recorded_figures', 'propose_bump',
            'bump_reason', 'figures_markdown', 'customers_sentence', 'drift_sentence', 'VersionComparison',
-           'compare_versions', 'Opened', 'read_model', 'read_answers', 'open_models']
+           'compare_versions', 'Opened', 'read_model', 'read_answers', 'ask_wheel', 'open_models']
 
 # %% ../../nbs/pipelines/versions.ipynb #a2700004
+import json
+import subprocess
+import sys
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -23,7 +27,7 @@ from scipy.stats import chi2
 from ..data.customers import load_customers
 from ..decisions.economics import Economics
 from ..features.function import FeaturesError, features_of
-from ..formula.encoding import Column, FloatArray, changed_columns
+from ..formula.encoding import Column, FloatArray, changed_columns, read_column
 from ..formula.file import ModelFileError, from_bytes, load
 from ..formula.formula import Formula, Histogram, ModelRecord
 from ..formula.predictor import Features
@@ -507,20 +511,22 @@ class VersionComparison:
         """Return the version that follows another by this bump; see `next_version`."""
         return next_version(old, self.bump)
 
-    def to_markdown(self, old: str) -> str:
+    def to_markdown(self, old: str, new: str | None = None) -> str:
         """Return the entry for the changelog of the project.
 
         Parameters
         ----------
         old : str
             The version of the older model.
+        new : str, optional
+            The version of the newer one; by default the one that is proposed.
 
         Returns
         -------
         str
-            A section of Markdown under the next version.
+            A section of Markdown under the new version.
         """
-        version = self.next_version(old)
+        version = new or self.next_version(old)
         items = {
             "Columns that a customer must have": self.columns or "the same",
             "Decisions": self.flips or "not compared",
@@ -615,6 +621,51 @@ def read_answers(path: Path) -> FloatArray:
     found: FloatArray = pd.to_numeric(answers["churn_probability"], errors="coerce").to_numpy(dtype=np.float64)
     return found
 
+# %% ../../nbs/pipelines/versions.ipynb #ba4fdb27
+_ASK = """
+import importlib, json, sys
+sys.path.insert(0, sys.argv[1])
+answers = importlib.import_module(sys.argv[2]).predict_batch(json.load(sys.stdin))
+print(json.dumps([answer["churn_probability"] for answer in answers]))
+"""
+
+
+def ask_wheel(path: Path, table: pd.DataFrame) -> FloatArray:
+    """Return what a released package answers, run from its wheel in a process of its own.
+
+    Parameters
+    ----------
+    path : Path
+        A wheel that ``churn-package`` built, of this project: its code is run.
+    table : DataFrame of shape (n_customers, n_columns)
+        Raw customers.
+
+    Returns
+    -------
+    ndarray of shape (n_customers,)
+
+    Raises
+    ------
+    CannotAskError
+        If it cannot answer for these customers.
+    """
+    released = read_wheel(path)
+    named = table.set_axis([str(name) for name in table.columns], axis=1)
+    try:
+        columns = {each.name: read_column(each, named[each.name]) for each in asked_columns(released.formula)}
+    except (KeyError, ValueError) as error:
+        raise CannotAskError(f"{path.name} cannot be asked about these customers: {error}") from None
+    plain = {name: (raw.astype(str) if raw.dtype.kind == "M" else raw).tolist() for name, raw in columns.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        with zipfile.ZipFile(path) as wheel:
+            wheel.extractall(folder)
+        command = [sys.executable, "-I", "-c", _ASK, folder, released.name.replace("-", "_")]
+        done = subprocess.run(command, input=json.dumps(plain), capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines()[-1:] or ["it ended without a word"]
+        raise CannotAskError(f"{path.name} cannot be asked about these customers: {said[0]}")
+    return np.array(json.loads(done.stdout), dtype=np.float64)
+
 # %% ../../nbs/pipelines/versions.ipynb #a270002f
 def _own_features(formula: Formula, settings: Settings) -> Features | None:
     """Return the project's own function for a model that was trained with it, if it is still the same."""
@@ -628,13 +679,14 @@ def open_models(current: Path, candidate: Path, settings: Settings, answers: Pat
     Parameters
     ----------
     current : Path
-        The older model: a model file, or a released wheel, of which nothing is run.
+        The older model: a model file, or a released wheel. Of a wheel only the project's own features are run, and
+        only where they have changed since; see `ask_wheel`.
     candidate : Path
         The newer one: a model file.
     settings : Settings
         ``[data] path`` is the table that the newer one was trained on.
     answers : Path, optional
-        What the older model says, see `read_answers`; needed where it has features of its own that have changed.
+        What the older model says, see `read_answers`; needed where a model file has features of its own that have changed.
 
     Returns
     -------
@@ -656,8 +708,14 @@ def open_models(current: Path, candidate: Path, settings: Settings, answers: Pat
     try:
         beside = None if given is not None else _own_features(old, settings)
     except FeaturesError as error:
-        return Opened(old, new, None, f"the older model cannot be asked about these customers: {error}", features)
+        beside, changed = None, str(error)
+    else:
+        changed = ""
     try:
+        if changed and current.suffix != ".whl":
+            raise CannotAskError(f"the older model cannot be asked about these customers: {changed}")
+        if changed:
+            given = ask_wheel(current, table)
         paired = pair_models(
             old, new, table, how, function=function, features=features, old_features=beside, old_answers=given
         )
