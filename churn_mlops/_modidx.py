@@ -1538,6 +1538,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'churn_mlops/pipelines/wheel.py'),
                                              'churn_mlops.pipelines.wheel._exported': ( 'pipelines/wheel.html#_exported',
                                                                                         'churn_mlops/pipelines/wheel.py'),
+                                             'churn_mlops.pipelines.wheel._licence': ( 'pipelines/wheel.html#_licence',
+                                                                                       'churn_mlops/pipelines/wheel.py'),
                                              'churn_mlops.pipelines.wheel._toml': ( 'pipelines/wheel.html#_toml',
                                                                                     'churn_mlops/pipelines/wheel.py'),
                                              'churn_mlops.pipelines.wheel.build_archives': ( 'pipelines/wheel.html#build_archives',

@@ -720,5 +720,5 @@ def open_models(current: Path, candidate: Path, settings: Settings, answers: Pat
             old, new, table, how, function=function, features=features, old_features=beside, old_answers=given
         )
     except CannotAskError as error:
-        return Opened(old, new, None, str(error), features)
+        return Opened(old, new, None, "; ".join([*[changed] * bool(changed), str(error)]), features)
     return Opened(old, new, paired, features=features)

@@ -181,6 +181,13 @@ def _exported(package: Path) -> Iterator[Path]:
             yield file
 
 
+def _licence() -> str:
+    """Return the licence of the code that is copied; an editable install has it beside the package."""
+    beside = Path(churn_mlops.formula.__file__).parents[2] / "LICENSE"
+    installed = distribution("churn_mlops").read_text("licenses/LICENSE")
+    return installed or (beside.read_text(encoding="utf-8") if beside.is_file() else "")
+
+
 def package_files(
     project: Project, version: str, predictor: Predictor, beside: Mapping[str, bytes], function: str | None = None
 ) -> dict[str, bytes]:
@@ -203,7 +210,7 @@ def package_files(
     dict of str to bytes
         By path, from the folder of the project.
     """
-    licence = distribution("churn_mlops").read_text("licenses/LICENSE")
+    licence = _licence()
     room = Path(churn_mlops.formula.__file__).parent
     files = {file.relative_to(project.package).as_posix(): file.read_bytes() for file in _exported(project.package)}
     files |= {"py.typed": b"", **({"_formula/LICENSE": licence.encode()} if licence else {})}
