@@ -400,9 +400,9 @@ def test_threads_that_come_at_once_share_one_load(path: Path) -> None:
     holder, together = ModelHolder(path), threading.Barrier(8)
     loaded = []
 
-    def load(at: Path, max_rows: int, public_key: str | Path) -> ServedModel:
+    def load(at: Path, max_rows: int, **_: Any) -> ServedModel:
         loaded.append(at)
-        return ServedModel(at, max_rows, public_key)
+        return ServedModel(at, max_rows)
 
     def ask(_: int) -> ServedModel:
         together.wait()

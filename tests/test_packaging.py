@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 API_HINT = 'pip install "churn_mlops[api]"'
 LAB_HINT = 'pip install "churn_mlops[lab]"'
 LAB_DATA = "churn_mlops/lab/jupyter/"
+TEMPLATE = "churn_mlops/project/template/"
 
 
 @dataclass
@@ -96,7 +97,8 @@ def test_wheel_holds_the_type_marker(wheel_names: set[str]) -> None:
 def test_wheel_holds_nothing_but_the_package(wheel_names: set[str]) -> None:
     others = {name for name in wheel_names if not name.startswith("churn_mlops/") and ".dist-info/" not in name}
     assert not others
-    package = {name for name in wheel_names if name.startswith("churn_mlops/") and not name.startswith(LAB_DATA)}
+    data = (LAB_DATA, TEMPLATE)
+    package = {name for name in wheel_names if name.startswith("churn_mlops/") and not name.startswith(data)}
     assert {Path(name).suffix for name in package} <= {".py", ".typed"}
 
 
@@ -104,6 +106,12 @@ def test_wheel_holds_what_jupyterlab_reads(wheel_names: set[str]) -> None:
     files = {path.relative_to(ROOT).as_posix() for path in (ROOT / LAB_DATA).rglob("*") if path.is_file()}
     assert len(files) == 5
     assert {name for name in wheel_names if name.startswith(LAB_DATA)} == files
+
+
+def test_wheel_holds_the_template_of_a_project(wheel_names: set[str]) -> None:
+    files = {path.relative_to(ROOT).as_posix() for path in (ROOT / TEMPLATE).rglob("*") if path.is_file()}
+    assert f"{TEMPLATE}acme-churn/.github/workflows/test.yml" in files
+    assert {name for name in wheel_names if name.startswith(TEMPLATE)} == files
 
 
 def test_sdist_holds_the_notebooks(dist: Path) -> None:

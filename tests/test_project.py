@@ -182,7 +182,7 @@ def test_the_targets_of_a_new_project_are_listed_and_a_release_wants_a_version(f
     assert "name the version" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.parametrize("kind", ["text only", "numbers with an id, a leak and twins"])
 def test_a_table_of_any_kind_becomes_a_project(kind: str, tmp_path: Path) -> None:
     table = generate_sample_data(300).drop(columns="customer_id")

@@ -96,7 +96,7 @@ class PackagedModel:
     Parameters
     ----------
     folder : Path
-        The package, with the files of the model in ``_model``.
+        The package, with the files of the model in ``_model/``.
     name : str
         How the distribution is called, as ``"acme-churn"``.
     version : str
