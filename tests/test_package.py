@@ -361,6 +361,13 @@ def test_the_wheel_holds_model_answers_and_exported_modules_and_nothing_of_the_n
     assert "acme_churn/_modidx.py" not in names
 
 
+def test_no_golden_customer_in_a_wheel_is_a_row_of_the_table(unpacked, customers):
+    numbers = ["tenure", "monthly_charges", "total_charges"]
+    golden = json.loads((unpacked / "acme_churn" / "_model" / "golden.json").read_text())["customers"]
+    rows = set(customers[numbers].dropna().itertuples(index=False, name=None))
+    assert rows.isdisjoint(tuple(customer[name] for name in numbers) for customer in golden)
+
+
 def test_the_model_in_the_wheel_is_the_one_that_was_saved(unpacked, formula):
     assert load(unpacked / "acme_churn" / "_model" / "model.safetensors").digest == formula.digest
 
