@@ -166,6 +166,21 @@ def test_a_changed_cell_is_in_the_module_after_an_export(from_sample: Path, tmp_
 
 
 @pytest.mark.slow
+def test_a_release_shows_the_figures_of_its_own_model(from_sample: Path, tmp_path: Path) -> None:
+    project = shutil.copytree(from_sample, tmp_path / "our-churn", symlinks=True)
+    settings = project / "settings.ini"
+    text = settings.read_text(encoding="utf-8").replace("\ntype = blend\n", "\ntype = logistic_regression\n")
+    settings.write_text(text.replace("\ncv_folds = 5\n", "\ncv_folds = 0\n"), encoding="utf-8")
+    chapter = project / "nbs" / "model.ipynb"
+    assert "logistic_regression, " not in chapter.read_text(encoding="utf-8")
+    asked = [f"BIN={BIN}", f"PYTHONPATH={ROOT}"]  # a path on the command line takes nothing from the project
+    printed = run("make", "release", "VERSION=1.0.0", *asked, cwd=project)
+    assert " passed" in printed
+    assert "logistic_regression, " in chapter.read_text(encoding="utf-8")
+    assert (project / "dist" / "our_churn-1.0.0-py3-none-any.whl").is_file()
+
+
+@pytest.mark.slow
 def test_a_project_of_sample_data_has_no_table(from_sample: Path) -> None:
     assert load_settings(from_sample / "settings.ini").data.path is None
     assert list((from_sample / "data").iterdir()) == []

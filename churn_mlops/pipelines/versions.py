@@ -252,7 +252,7 @@ def _flat(record: ModelRecord) -> dict[str, Any]:
     own = record.own
     if "model" not in sections:
         known |= {"algorithm": record.model_type, "parameters": dict(record.params)}
-    return known | {"own features": own and own.function, "source of the own features": own and own.digest[:19]}
+    return known | {"own features": f"{own.function} ({own.digest[:19]})" if own else "none"}
 
 
 def changed_settings(old: ModelRecord, new: ModelRecord) -> list[str]:
