@@ -30,7 +30,7 @@ from ..data.splitting import Split, split_data
 from ..decisions.economics import Economics, best_threshold
 from ..decisions.retention import retention_list
 from ..evaluation.cross_validation import cross_validate_model, predict_out_of_fold
-from ..evaluation.metrics import evaluation_table
+from ..evaluation.metrics import evaluate_predictions, evaluation_table
 from ..features.columns import column_kind
 from ..features.engineer import FeatureEngineer
 from ..features.function import apply_own_features, find_function, needed_columns
@@ -575,7 +575,7 @@ def evaluated(model: ChurnModel, parts: Split) -> dict[str, Any]:
     """
     X, y = parts.X_test, parts.y_test
     proba = model.predict_proba(X)[:, 1]
-    metrics = model.evaluate(X, y)
+    metrics = evaluate_predictions(y, proba, threshold=model.formula_.threshold)
     enough = min(int(y.sum()), int((1 - y).sum())) >= 10
     figures = evaluation_table(y, proba, threshold=model.formula_.threshold) if enough else pd.DataFrame()
     intervals = {} if figures.empty else (figures["high"] - figures["value"]).loc[[*metrics]].to_dict()
